@@ -421,7 +421,7 @@ def test_a_workbench_without_the_admin_listener_is_a_warning(
 ) -> None:
     demo.write_text(f"{demo.read_text()}\nworkbench: true\nadmin: {{enabled: false}}\n")
     assert cli.main(["check", str(demo)]) == 0
-    assert "aoai-gateway: workbench: is served on the admin listener" in capsys.readouterr().err
+    assert "aoai-gateway: warning: workbench: is served on the admin listener" in capsys.readouterr().err
 
 
 def test_check_takes_one_file(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -182,7 +182,24 @@ def test_the_limit_ends_it(place: Place, caplog: pytest.LogCaptureFixture) -> No
 
     place.story(told)
     assert set(place.open) == {"busy"}
-    assert "1 calls were cut off after 100 s." in caplog.text
+    assert "1 call was cut off after 100 s." in caplog.text
+
+
+@pytest.mark.parametrize(("connections", "calls"), [(1, "1 call"), (2, "2 calls")])
+def test_a_wait_is_announced_for_requests_that_are_no_calls_yet(
+    place: Place, caplog: pytest.LogCaptureFixture, connections: int, calls: str
+) -> None:
+    caplog.set_level("INFO")
+    for number in range(connections):
+        place.connect(f"held-{number}", None)
+
+    async def told() -> None:
+        place.open.clear()
+
+    place.story(told)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Waiting for {calls} to finish, 100 s at most."
+    ]
 
 
 def test_no_connection_no_wait(place: Place) -> None:

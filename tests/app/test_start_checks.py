@@ -170,7 +170,7 @@ def test_the_file_of_a_gateway_that_runs_can_be_checked() -> None:
         thread.join()
     assert errors == []
     assert warnings == [
-        f"listen.port: a gateway runs at 127.0.0.1:{server.server_port}, so no other one can start there"
+        f"listen.port: a gateway runs at 127.0.0.1:{server.server_port}; a second one needs another port"
     ]
 
 

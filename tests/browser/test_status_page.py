@@ -155,6 +155,14 @@ def test_a_break_counts_down(place: Place) -> None:
     assert float(left.inner_text().removesuffix(" s")) < float(begun.removesuffix(" s")) <= 40
 
 
+def test_the_buttons_of_a_half_open_backend_are_inside_their_column(place: Place) -> None:
+    place.simulator.fault("429", endpoint="sweden", deployment="gpt-4o-ptu", retry_after_seconds=1)
+    assert place.ask() == PAYGO
+    actions = place.backend(PTU).locator(".actions")
+    expect(actions.locator("button").first).to_have_text("End half-open state")
+    assert actions.evaluate("cell => cell.scrollWidth <= cell.clientWidth")
+
+
 def test_a_break_is_opened_and_closed_by_hand(place: Place) -> None:
     assert place.ask() == PTU
     place.press(place.backend(PTU), "break", "being resized")

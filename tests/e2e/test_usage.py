@@ -236,11 +236,14 @@ def test_the_process_beside_the_gateway_may_be_killed_and_ends_with_it(
 
 
 def test_the_log_is_json_if_it_is_to_be(start_gateway: Callable[..., Gateway], simulator: Simulator) -> None:
-    gateway = start_gateway(simulator, admin={"port": 0}, log={"format": "json"})
+    # PowerProxy's key is warned of while the configuration is read.
+    gateway = start_gateway(simulator, admin={"port": 0}, log={"format": "json"}, region="westeurope")
     simulator.fault("429", endpoint="*", times=2)
     ask(gateway)
     gateway.stop()
     lines = [json.loads(line) for line in gateway.stdout.splitlines() if line.startswith("{")]
+    (warned,) = [line for line in gateway.stdout.splitlines() if "without meaning here: region" in line]
+    assert json.loads(warned)["level"] == "warning"
     assert {line["level"] for line in lines} <= {"info", "warning", "error"}
     assert "attempt.failed" in {line["event"] for line in lines}
     assert lines[-1]["event"] == "gateway.stopped"

@@ -437,6 +437,16 @@ def test_only_the_top_levels_usage_is_removed(asked: object, unasked: object) ->
     assert passed == sse(unasked)
 
 
+@pytest.mark.parametrize("line_end", [b"", b"\n"])
+def test_usage_is_removed_from_an_event_without_its_empty_line(line_end: bytes) -> None:
+    last = {"usage": None, **chunk({"content": "x"}, "stop")}
+    for event, unasked in ((USAGE_CHUNK, b""), (last, sse(chunk({"content": "x"}, "stop")).rstrip(b"\n"))):
+        asked = sse(event).rstrip(b"\n") + line_end
+        reader, passed = read("chat.completions", sse(chunk({"content": "x"})), asked, remove_usage=True)
+        assert passed + reader.flush() == sse(chunk({"content": "x"})) + (unasked and unasked + line_end)
+    assert reader.is_complete(cut_short=False)
+
+
 def test_prompt_results_are_not_lost_with_the_usage() -> None:
     reader, passed = read("chat.completions", sse({**FILTER_CHUNK, "usage": USAGE}), remove_usage=True)
     assert passed == sse(FILTER_CHUNK)

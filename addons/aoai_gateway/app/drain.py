@@ -70,17 +70,18 @@ class Drain:
         told = False
         while True:
             now = gateway.clock.monotonic()
-            busy = self._look(now)
+            # A request that waits for an addon, or whose body has not come yet, is no call so far.
+            running = max(self._look(now), len(gateway.calls))
             if not self._connections and not gateway.calls:
                 return
             if now >= self._end:
-                if busy or gateway.calls:
-                    logger.warning(
-                        "%d calls were cut off after %.0f s.", max(busy, len(gateway.calls)), limit
-                    )
+                if running:
+                    were = "1 call was" if running == 1 else f"{running} calls were"
+                    logger.warning("%s cut off after %.0f s.", were, limit)
                 return
-            if gateway.calls and not told:
-                logger.info("Waiting for %d calls to finish, %.0f s at most.", len(gateway.calls), limit)
+            if running and not told:
+                calls = "1 call" if running == 1 else f"{running} calls"
+                logger.info("Waiting for %s to finish, %.0f s at most.", calls, limit)
                 told = True
             await asyncio.sleep(LOOK_SECONDS)
 

@@ -97,10 +97,11 @@ async def _serve(
         OptionCheck(options),
         errorcheck.ErrorCheck(),
     )
+    log_format.apply(Log())
+    ours.write_log = log_format.apply
     # Not deferred: mitmproxy sets deferred options while an addon is being added, without `configure`.
     opts.update(gateway_config=str(config))
     setup = ours.lifecycle.config
-    log_format.apply(setup.log if setup is not None else Log())
     opts.update(
         listen_host=host or (setup.listen.host if setup else "127.0.0.1"),
         listen_port=port if port is not None else (setup.listen.port if setup else 0),

@@ -73,6 +73,6 @@ def check_start(config: Config, *, workers: int = 1, listening: bool = False) ->
         refused, taken = start_checks.ports(config)
         found, warnings = found + refused, warnings + taken
     for warning in warnings:
-        print(f"{PROGRAM}: {warning}", file=sys.stderr)
+        print(f"{PROGRAM}: warning: {warning}", file=sys.stderr)
     if found:
         raise StartError("\n".join(found))

@@ -64,7 +64,7 @@ def ports(config: Config) -> tuple[list[str], list[str]]:
     tls = listen.certificate is not None
     if found and found.in_use and addresses.has_gateway(listen.host, listen.port, tls=tls):
         warnings.append(
-            f"listen.port: a gateway runs at {listen.host}:{listen.port}, so no other one can start there"
+            f"listen.port: a gateway runs at {listen.host}:{listen.port}; a second one needs another port"
         )
     elif found:
         errors.append(f"listen.port: {found.message}")

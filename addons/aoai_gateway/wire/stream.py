@@ -137,9 +137,9 @@ class StreamReader:
         self._failed_without_reason = False
 
     def keeps_size(self) -> bool:
-        """Whether as many bytes go out as come in.
+        """Whether as many bytes go out as come in; from then on no name is replaced, so that it stays true.
 
-        Where no name has been replaced until now, none will be after this.
+        Asked once, before the head of an answer with a length is sent.
         """
         if self.remove_usage or self._has_replaced:
             return False
@@ -176,12 +176,13 @@ class StreamReader:
         event, data = parse_fields(rest)
         whole = data.endswith(b"}") if len(data) > LARGE_EVENT else decoded(data) is not None
         if whole or data.startswith(_DONE) or event == _DONE_EVENT:
-            self.classify(SseEvent(rest, event, data))
-        elif data or event:
-            self._half = True
+            shown = self._take(SseEvent(rest, event, data))
+        else:
+            shown = self._with_names(rest)
+            self._half = self._half or bool(data or event)
         if self._failed_without_reason and self.verdict is Verdict.UNDECIDED:
             self._fail(None, None, NO_REASON)
-        return self._with_names(rest)
+        return shown
 
     def is_complete(self, *, cut_short: bool) -> bool:
         """Whether the stream that has come to its end, and was flushed, is all of the answer.

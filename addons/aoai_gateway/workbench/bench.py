@@ -78,6 +78,7 @@ class Bench:
             "places": [] if setup is None else places(setup),
             "deployments": [] if setup is None else list(setup.table.deployments),
             "models": {} if config is None or setup is None else _models(config, setup),
+            "serves": {} if setup is None else _serves(setup),
             "clients": clients,
             "operations": list(PATHS),
             "expectations": [*expectations.CHECKS, "judge"],
@@ -153,6 +154,15 @@ async def _checked(flow: HTTPFlow, expected: Sequence[Mapping[str, Any]]) -> Che
 def _models(config: Config, setup: Setup) -> dict[str, str]:
     named = ((name, config.model_of(name)) for name in setup.table.deployments)
     return {name: model for name, model in named if model}
+
+
+def _serves(setup: Setup) -> dict[str, str]:
+    """Return the first virtual deployment that each backend serves."""
+    found: dict[str, str] = {}
+    for deployment in setup.table.deployments:
+        for backend in setup.table.pool(deployment) or ():
+            found.setdefault(backend.name, deployment)
+    return found
 
 
 def _search(flows: Sequence[HTTPFlow], text: str) -> list[str]:

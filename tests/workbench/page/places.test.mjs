@@ -27,6 +27,14 @@ test("what is chosen stays, and an empty group is left out", () => {
   assert.deepEqual(groups({ ...setup, places: setup.deployments }, []).map(({ title }) => title), ["Deployments"]);
 });
 
+test("a backend is of the kind of the deployment that it serves, not of its own name alone", () => {
+  const serves = { "voice@france": "gpt-realtime", "vectors@france": "search", "ptu@sweden": "gpt-4o", "embed@sweden": "unnamed" };
+  const backends = { ...setup, deployments: [], places: Object.keys(serves), serves };
+  const offered = (operation) => groups(backends, [operation]).flatMap((group) => group.places);
+  assert.deepEqual(offered("chat.completions"), ["ptu@sweden"]);
+  assert.deepEqual(offered("embeddings"), ["vectors@france", "embed@sweden"]);
+});
+
 test("what hears, speaks or draws is offered no prompt", () => {
   const media = ["whisper", "gpt-4o-transcribe", "tts-1-hd", "gpt-4o-mini-tts", "dall-e-3", "gpt-image-1", "gpt-realtime", "sora-2"];
   const places = [...media, "gpt-4o", "gpt-4o-audio-preview", "attsa"];

@@ -153,6 +153,15 @@ document.addEventListener("keydown", (event) => {
     else location.hash = "#/";
     return;
   }
+  if ((event.ctrlKey || event.metaKey) && event.key === "Enter" && !document.getElementById("dialog").open) {
+    // Wherever the focus is: after `e` it is still in the list.
+    const run = detail.querySelector('[data-action="run"]');
+    if (run) {
+      event.preventDefault();
+      run.click();
+    }
+    return;
+  }
   if (typing || event.ctrlKey || event.metaKey || event.altKey || document.getElementById("dialog").open) return;
   const act = { j: () => list.step(1), k: () => list.step(-1), "/": () => filterBox.focus(), n: () => { location.hash = "#/new"; }, s: () => { location.hash = "#/sets"; },
     e: () => { const [view, id] = route(); if (view === "call") location.hash = `#/call/${id}/edit`; } }[event.key];

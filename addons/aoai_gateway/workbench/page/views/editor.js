@@ -109,9 +109,6 @@ function draw(place, draft, setup, key) {
       h("div.editor-main", {}, boxes, variables, changes.place),
       h("aside.editor-side", { "aria-label": "Parameters and tools" }, h("h3", {}, "Parameters"), parameters, h("h3", {}, "Tools"), tools)),
     runBar(draft, setup, run, changed, takes.place), results);
-  place.onkeydown = (event) => {
-    if ((event.ctrlKey || event.metaKey) && event.key === "Enter") { event.preventDefault(); run(); }
-  };
   if (draft.run) showRun(results, draft.run, draft, setup);
 }
 
