@@ -45,7 +45,7 @@ def test_backends_are_tried_in_the_order_written() -> None:
     assert [a.status for a in trace.call.attempts] == [429, 429, 200]
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 529, 401, 403])
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 520, 524, 529, 530, 401, 403])
 def test_these_statuses_lead_to_the_next_backend(status: int) -> None:
     here = world("a", "b").script(a=Answer(status))
     trace = here.call()
