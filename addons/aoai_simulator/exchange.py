@@ -3,15 +3,20 @@
 tornado reads the request and keeps the connection's order; the response's bytes are written to the
 connection's stream directly, since faults need to break them anywhere. What a fault does to a call is in
 `fault_injection`.
+
+A response's bytes: head, chunks, compression.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Coroutine
+import zlib
+from collections.abc import Callable, Coroutine, Iterable
+from http import HTTPStatus
 from typing import Protocol
 
 from tornado.http1connection import HTTP1Connection
@@ -19,7 +24,6 @@ from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, RequestStartLine,
 from tornado.iostream import StreamClosedError
 
 from aoai_simulator.connection import Connection, abort
-from aoai_simulator.delivery import GZIP, BodyWriter, compressed, head
 from aoai_simulator.faults import Fault, FaultQueue
 from aoai_simulator.limits import Headers
 from aoai_simulator.log import Entry
@@ -30,6 +34,46 @@ from aoai_simulator.settings import Settings
 from aoai_simulator.targets import parse_target
 from aoai_simulator.timing import Pace
 from aoai_simulator.web_socket import WebSocket
+
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+
+def head(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
+    """A status line and headers, names as they are given."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    return f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}\r\n{lines}\r\n".encode("latin-1")
+
+
+def compressed(body: bytes) -> bytes:
+    """A body with content-encoding gzip."""
+    return gzip.compress(body, 1, mtime=0)
+
+
+GZIP: Headers = (("content-encoding", "gzip"), ("vary", "accept-encoding"))
+
+
+class BodyWriter:
+    """Turns frames into what goes on the wire: compressed if wanted, chunked unless HTTP/1.0 reads it."""
+
+    def __init__(self, *, compress: bool, chunked: bool) -> None:
+        self._compressor = zlib.compressobj(1, zlib.DEFLATED, 31) if compress else None
+        self._chunked = chunked
+
+    def write(self, frames: tuple[bytes, ...]) -> bytes:
+        """The frames as one chunk."""
+        data = b"".join(frames)
+        if self._compressor is not None:
+            data = self._compressor.compress(data) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
+        return self._chunk(data)
+
+    def end(self) -> bytes:
+        """The end of a complete body."""
+        rest = self._chunk(self._compressor.flush()) if self._compressor is not None else b""
+        return rest + (b"0\r\n\r\n" if self._chunked else b"")
+
+    def _chunk(self, data: bytes) -> bytes:
+        return b"%x\r\n%s\r\n" % (len(data), data) if self._chunked and data else data
+
 
 _log = logging.getLogger(__name__)
 

@@ -7,8 +7,7 @@ import pytest
 from aoai_gateway.config.models import Client
 from aoai_gateway.engine.call import Notice
 from aoai_gateway.engine.effects import Cancel, Reserve, Settle
-from aoai_gateway.quota.budgets import budget_of
-from aoai_gateway.quota.quotas import Quota, Reservation
+from aoai_gateway.quota.quotas import Quota, Reservation, budget_of
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import Answer, World, world
 

@@ -10,12 +10,15 @@ from mitmproxy.test import tflow, tutils
 
 from aoai_gateway.config.models import Client, Config
 from aoai_gateway.identity.identify import Identified
+from aoai_gateway.proxy.heads import HeaderIndex
 from aoai_gateway.proxy.request_head import (
     AcceptedRequest,
     accept_replayed,
     accept_request,
+    body_limit,
     check_request,
     credential_in,
+    is_spooled,
     place,
 )
 from aoai_gateway.runtime.gateway import Gateway
@@ -51,7 +54,8 @@ def let_in(asked: http.Request, at: Gateway | None = None, *, tls: bool = False)
     identified = at.identify(setup.config, credential_in(setup, asked, connection))
     assert isinstance(identified, Identified)
     accepted = accept_request(at, setup, asked, identified)
-    check_request(at, accepted.setup, asked)
+    target, head = check_request(at, accepted.setup, asked), HeaderIndex(asked.headers.fields)
+    body_limit(accepted.setup, head, spooled=is_spooled(at, head, target))
     return accepted
 
 

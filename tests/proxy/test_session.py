@@ -709,8 +709,7 @@ def test_transcriptions_are_paid_for(made: Callable[..., Talk], then: str) -> No
 def spent(talk: Talk) -> int:
     """What is gone of a client's budget of 0.02 for a day, in millionths."""
     gateway = talk.here.gateway
-    from aoai_gateway.quota.budgets import budget_of
-    from aoai_gateway.quota.quotas import Decision, Reservation
+    from aoai_gateway.quota.quotas import Decision, Reservation, budget_of
 
     budget = budget_of(gateway.config.clients[0])
     assert budget is not None

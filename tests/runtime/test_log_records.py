@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from aoai_gateway.runtime import log_records
-from aoai_gateway.runtime.exception_log import log_exception
+from aoai_gateway.runtime.log_records import log_exception
 from tests.engine_driver import config
 
 PROMPT = "my secret prompt"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aoai_gateway.wire.rfc3339 import rfc3339
+from aoai_gateway.wire.spans import rfc3339
 
 
 @pytest.mark.parametrize(

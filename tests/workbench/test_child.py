@@ -18,10 +18,9 @@ from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.workbench import bodies, child
 from aoai_gateway.workbench.checks import checked
 from aoai_gateway.workbench.faults import BadRequestError, ChildError, EditError, NotFoundError
-from aoai_gateway.workbench.parts import part
 from aoai_gateway.workbench.prompts import asked_for, ready
 from aoai_gateway.workbench.set_texts import extended
-from aoai_gateway.workbench.shape import shapes
+from aoai_gateway.workbench.shape import part, shapes
 from tests.workbench.test_calls import call
 
 CHAT = Facts("chat.completions", status=200, content_type="application/json")

@@ -9,9 +9,8 @@ import pytest
 
 from aoai_gateway.inspect.views.shapes import Unreadable
 from aoai_gateway.workbench.form_bodies import decode_form
-from aoai_gateway.workbench.parts import part
 from aoai_gateway.workbench.rows import read_digest
-from aoai_gateway.workbench.shape import request_shape
+from aoai_gateway.workbench.shape import part, request_shape
 
 TYPE = "multipart/form-data; boundary=xx"
 SOUND = b"RIFF" + bytes(range(256)) * 4

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aoai_gateway.inspect.views.facts import Facts
-from aoai_gateway.workbench.parts import part
 from aoai_gateway.workbench.shape import (
     BUDGET,
     LONGEST_STRING,
@@ -22,6 +21,7 @@ from aoai_gateway.workbench.shape import (
     dump,
     filled,
     has_stand_ins,
+    part,
     request_shape,
 )
 

@@ -22,7 +22,7 @@ from aoai_gateway.config.switches import KINDS, Kind, UnknownNameError, enabled_
 from aoai_gateway.routing.breaker import BY_HAND, Break
 from aoai_gateway.wire.masking import known
 from aoai_gateway.wire.printing import printable
-from aoai_gateway.wire.rfc3339 import rfc3339
+from aoai_gateway.wire.spans import rfc3339
 
 if TYPE_CHECKING:
     from aoai_gateway.config.models import Config

@@ -8,9 +8,8 @@ import math
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.quota.budgets import UNIT, budget_of
 from aoai_gateway.quota.effective_policy import quotas_of
-from aoai_gateway.quota.quotas import Decision, Reservation
+from aoai_gateway.quota.quotas import UNIT, Decision, Reservation, budget_of
 
 if TYPE_CHECKING:
     from aoai_gateway.config.models import Client

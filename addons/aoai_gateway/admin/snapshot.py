@@ -64,7 +64,7 @@ from aoai_gateway.proxy.health import state_in_words
 from aoai_gateway.routing.backends import Backend, RoutingTable
 from aoai_gateway.routing.breaker import BY_HAND, Break
 from aoai_gateway.runtime.trouble import troubles
-from aoai_gateway.wire.rfc3339 import rfc3339
+from aoai_gateway.wire.spans import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -5,27 +5,138 @@ Its members: ``from`` and ``to`` (RFC 3339; the first and the last minute), ``mi
 other programs' records do not tell), ``files``, ``percentile``,
 ``totals``, ``consumers`` (`consumers.figures` each, with ``has_tokens_per_minute`` and
 ``has_requests_per_minute``: what the configuration gives it, null: no limit), ``throttled`` (`_throttled`
-each, the most 429s first), ``provisioned`` (`ptu.estimate` each), ``service_tiers`` (`tiers.Tiers.rows`) and
+each, the most 429s first), ``provisioned`` (`estimate` each), ``service_tiers`` (`Tiers.rows`) and
 ``series``: for charts, ``starts`` (of buckets, seconds since the epoch), ``bucket_minutes``, and ``tokens``
 of each consumer and ``refused`` in each of them.
+
+Provisioned throughput units (PTU) are counted after Azure's own way of sizing: a minute's load is its input
+tokens, less the cached ones, which cost no throughput, plus its output tokens, each of which weighs as much
+as several input tokens. What a unit takes and the weight differ by model, and are the price table's
+(``prices.NAME.provisioned``).
+
+A call may ask for one service tier and be served by another: Azure may serve priority as default.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.analysis.consumers import MINUTE, Consumer, consumers_of, figures, ranked
-from aoai_gateway.analysis.ptu import DeploymentLoad, estimate
-from aoai_gateway.analysis.tiers import Tiers
+from aoai_gateway.analysis.consumers import (
+    MINUTE,
+    NO_CLIENT,
+    Consumer,
+    consumers_of,
+    figures,
+    quantile,
+    ranked,
+)
 from aoai_gateway.quota.effective_policy import effective_policy
-from aoai_gateway.wire.rfc3339 import rfc3339
+from aoai_gateway.wire.spans import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from aoai_gateway.analysis.reading import Reading, Record
     from aoai_gateway.config.models import Config
+
+
+USUAL = (None, "default")
+"""Tiers of calls that ask for none."""
+
+
+@dataclass(slots=True)
+class _Served:
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float = 0.0
+
+
+class Tiers:
+    """The calls that asked for a tier, or were served by another than the default."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str, str, str], _Served] = {}
+
+    def add(self, record: Record) -> None:
+        """Count a record, if a tier has a part in it."""
+        asked, served = record["service_tier_requested"], record["service_tier"]
+        if asked is None and served in USUAL:
+            return
+        client = record["client"] or NO_CLIENT
+        deployment = record["asked_deployment"] or record["deployment"] or ""
+        found = self._found.setdefault((client, deployment, asked or "", served or ""), _Served())
+        found.requests += record["count"] or 1
+        found.input_tokens += record["input_tokens"] or 0
+        found.output_tokens += record["output_tokens"] or 0
+        found.cost += record["cost"] or 0.0
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each client, deployment, requested and served tier; null where none was named."""
+        return [
+            {
+                "client": client,
+                "deployment": deployment,
+                "requested": asked or None,
+                "served": served or None,
+                "requests": found.requests,
+                "input_tokens": found.input_tokens,
+                "output_tokens": found.output_tokens,
+                "cost": round(found.cost, 6),
+            }
+            for (client, deployment, asked, served), found in sorted(self._found.items())
+        ]
+
+
+HOURS_A_MONTH = 730
+
+
+@dataclass(slots=True)
+class DeploymentLoad:
+    """The minutes of one virtual deployment."""
+
+    model: str | None = None
+    input_at: Counter[int] = field(default_factory=Counter)
+    """Without cached tokens."""
+    output_at: Counter[int] = field(default_factory=Counter)
+    cost: float = 0.0
+
+    def add(self, at: float, record: Record) -> None:
+        """Count a served call."""
+        minute = int(at // MINUTE)
+        self.model = self.model or record["model"]
+        self.input_at[minute] += max(0, (record["input_tokens"] or 0) - (record["cached_tokens"] or 0))
+        self.output_at[minute] += record["output_tokens"] or 0
+        self.cost += record["cost"] or 0.0
+
+
+def estimate(
+    name: str, load: DeploymentLoad, minutes: int, share: float, config: Config | None
+) -> dict[str, Any] | None:
+    """Return the units for this share of minutes, and both costs of a month; None without a price."""
+    price = config.price_of(name, load.model) if config is not None else None
+    if price is None or price.provisioned is None:
+        return None
+    ptu = price.provisioned
+    loads = [load.input_at[m] + ptu.output_weight * load.output_at[m] for m in load.input_at]
+    # Minutes without a call count, too: units are paid for in all of them.
+    wanted = quantile(loads, share, zeros=minutes - len(loads)) or 0.0
+    least = math.ceil(wanted / ptu.tokens_per_minute)
+    units = max(ptu.smallest, ptu.smallest + ptu.step * math.ceil((least - ptu.smallest) / ptu.step))
+    within = sum(min(each, units * ptu.tokens_per_minute) for each in loads)
+    return {
+        "deployment": name,
+        "load_tokens_per_minute": round(wanted),
+        "units": units,
+        "utilisation": round(sum(loads) / (units * ptu.tokens_per_minute * minutes), 4),
+        "share_of_load_within": round(within / sum(loads), 4) if sum(loads) else None,
+        "provisioned_cost_per_month": round(units * ptu.hour * HOURS_A_MONTH, 2),
+        "payg_cost_per_month": round(load.cost / minutes * 60 * HOURS_A_MONTH, 2),
+    }
+
 
 MOST_BUCKETS = 120
 """Of a chart; a longer report has wider ones."""

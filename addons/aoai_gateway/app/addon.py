@@ -44,8 +44,8 @@ from aoai_gateway.proxy.upstream import BackendTls
 from aoai_gateway.runtime import log_records
 from aoai_gateway.runtime.attempt_log import AttemptLog
 from aoai_gateway.runtime.connections import Place
-from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.gateway import Gateway
+from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.runtime.mitmproxy_host import is_unset
 from aoai_gateway.runtime.plugin_events import (
     BackendFailed,

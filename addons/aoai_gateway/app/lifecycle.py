@@ -24,7 +24,7 @@ from aoai_gateway.config.reload import Watch, waits_for_restart
 from aoai_gateway.engine.admission import counts_prompts
 from aoai_gateway.proxy.messages import GatewayLeaves
 from aoai_gateway.runtime.connections import most_connections
-from aoai_gateway.runtime.exception_log import log_exception
+from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.runtime.pool_watch import PoolWatch
 from aoai_gateway.runtime.state_sync import StateSync
 from aoai_gateway.tokens import load_encodings

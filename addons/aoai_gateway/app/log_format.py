@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 from mitmproxy.addons.termlog import TermLogHandler
 
 from aoai_gateway.whole_lines import WholeLines
-from aoai_gateway.wire.rfc3339 import rfc3339
+from aoai_gateway.wire.spans import rfc3339
 
 if TYPE_CHECKING:
     from aoai_gateway.config.models import Log

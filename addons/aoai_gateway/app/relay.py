@@ -20,7 +20,7 @@ from mitmproxy.connection import ConnectionState, Server
 from mitmproxy.proxy import events
 from mitmproxy.utils import asyncio_utils
 
-from aoai_gateway.runtime.exception_log import log_exception
+from aoai_gateway.runtime.log_records import log_exception
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

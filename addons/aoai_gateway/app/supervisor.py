@@ -40,7 +40,7 @@ from aoai_gateway.config.loader import ConfigErrors, Loaded
 from aoai_gateway.config.reload import Watch
 from aoai_gateway.engine.admission import counts_prompts
 from aoai_gateway.runtime import log_records
-from aoai_gateway.runtime.exception_log import log_exception
+from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.runtime.readiness import ReadinessPolls
 from aoai_gateway.tokens import load_encodings
 

@@ -6,10 +6,18 @@ from pathlib import Path
 from aoai_gateway.config.client_checks import check_clients
 from aoai_gateway.config.fallbacks import check_fallbacks
 from aoai_gateway.config.fields import is_loopback
-from aoai_gateway.config.findings import STANDINS, VIRTUAL_DEPLOYMENTS, Finding, Locate, repeated
 from aoai_gateway.config.models import Client, Config, Endpoint, VirtualDeployment
 from aoai_gateway.config.priority_checks import check_priorities
-from aoai_gateway.config.problems import KeyPath, did_you_mean, listed
+from aoai_gateway.config.problems import (
+    STANDINS,
+    VIRTUAL_DEPLOYMENTS,
+    Finding,
+    KeyPath,
+    Locate,
+    did_you_mean,
+    listed,
+    repeated,
+)
 
 
 def check(config: Config, locate: Locate) -> Iterator[Finding]:

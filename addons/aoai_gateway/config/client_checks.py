@@ -2,14 +2,23 @@
 
 from collections.abc import Iterable, Iterator
 
-from aoai_gateway.config.findings import ENDPOINTS, GROUPS, VIRTUAL_DEPLOYMENTS, Finding, Locate, repeated
 from aoai_gateway.config.identity_checks import check_identities
 from aoai_gateway.config.key_checks import check_keys
 from aoai_gateway.config.models import Client, Config, Group, Policy
 from aoai_gateway.config.patterns import is_pattern, matches, matches_any, matches_deployment
 from aoai_gateway.config.policies import LIMITS, TOTAL
 from aoai_gateway.config.priority_checks import check_priority_name, priority_names
-from aoai_gateway.config.problems import KeyPath, did_you_mean, listed
+from aoai_gateway.config.problems import (
+    ENDPOINTS,
+    GROUPS,
+    VIRTUAL_DEPLOYMENTS,
+    Finding,
+    KeyPath,
+    Locate,
+    did_you_mean,
+    listed,
+    repeated,
+)
 
 BUDGETS = ("max_tokens_per_day", "max_tokens_per_month", "max_cost_per_day", "max_cost_per_month")
 

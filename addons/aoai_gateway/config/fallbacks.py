@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from aoai_gateway.config.findings import VIRTUAL_DEPLOYMENTS, Finding, Locate
-from aoai_gateway.config.problems import KeyPath, did_you_mean, listed
+from aoai_gateway.config.problems import VIRTUAL_DEPLOYMENTS, Finding, KeyPath, Locate, did_you_mean, listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -7,10 +7,9 @@ from pydantic import SecretStr
 
 from aoai_gateway.config.client_credentials import CertificateNames
 from aoai_gateway.config.clients import digest_of
-from aoai_gateway.config.findings import Finding
 from aoai_gateway.config.issuers import TokenClaims, may_both_match
 from aoai_gateway.config.models import Client, Config
-from aoai_gateway.config.problems import KeyPath, did_you_mean, listed
+from aoai_gateway.config.problems import Finding, KeyPath, did_you_mean, listed
 
 ISSUERS: tuple[KeyPath, ...] = (("tokens", "*", "issuer"),)
 

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 
 from aoai_gateway.config.clients import digest_of
 from aoai_gateway.config.fields import is_loopback
-from aoai_gateway.config.findings import Finding
 from aoai_gateway.config.models import Client, Config, Endpoint
-from aoai_gateway.config.problems import KeyPath
+from aoai_gateway.config.problems import Finding, KeyPath
 
 PUBLIC_KEY = "demo-key"
 """How every client key ends that stands in the shipped files, which are public."""

@@ -16,10 +16,17 @@ from aoai_gateway.config import powerproxy
 from aoai_gateway.config.checks import check
 from aoai_gateway.config.document import Mapping, find, parse
 from aoai_gateway.config.env import resolve
-from aoai_gateway.config.findings import is_uncertain
 from aoai_gateway.config.merge import merge
 from aoai_gateway.config.models import Config
-from aoai_gateway.config.problems import ConfigErrors, KeyPath, Place, Problem, in_order, problem
+from aoai_gateway.config.problems import (
+    ConfigErrors,
+    KeyPath,
+    Place,
+    Problem,
+    in_order,
+    is_uncertain,
+    problem,
+)
 from aoai_gateway.config.validation import Validated, validate
 
 __all__ = ["ConfigErrors", "Loaded", "Problem", "Source", "compile_sources", "load", "policy_files", "read"]

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
-from aoai_gateway.config.findings import PRIORITIES, Finding, Locate, repeated
 from aoai_gateway.config.models import Config, Policy
-from aoai_gateway.config.problems import KeyPath, did_you_mean, listed
+from aoai_gateway.config.problems import PRIORITIES, Finding, KeyPath, Locate, did_you_mean, listed, repeated
 
 _ROUNDING = 1e-9
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.engine import media
 from aoai_gateway.engine.call import PolicyAction
-from aoai_gateway.quota.budgets import UNIT
+from aoai_gateway.quota.quotas import UNIT
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:

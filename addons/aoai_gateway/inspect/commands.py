@@ -28,7 +28,7 @@ from aoai_gateway.inspect.picked_views import (
     story,
 )
 from aoai_gateway.inspect.replays import aimed, places
-from aoai_gateway.runtime.exception_log import log_exception
+from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.runtime.mitmproxy_host import command, is_unset
 from aoai_gateway.wire.errors import GatewayError
 

@@ -29,7 +29,7 @@ from aoai_gateway.inspect.asked import last_words
 from aoai_gateway.inspect.client_replay import play
 from aoai_gateway.inspect.comparison import Entry, side_by_side
 from aoai_gateway.inspect.replays import aimed, as_call, deployment_of
-from aoai_gateway.runtime.exception_log import log_exception
+from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.wire.content_coding import readable
 
 if TYPE_CHECKING:

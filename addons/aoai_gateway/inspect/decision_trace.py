@@ -44,8 +44,7 @@ from aoai_gateway.engine.effects import (
     WaitUntil,
 )
 from aoai_gateway.engine.failures import creates_state
-from aoai_gateway.quota.budgets import UNIT
-from aoai_gateway.quota.quotas import Limit
+from aoai_gateway.quota.quotas import UNIT, Limit
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence

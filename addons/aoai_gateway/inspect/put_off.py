@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary, ref
 
 from aoai_gateway.inspect.annotate import annotate
 from aoai_gateway.inspect.decision_trace import tell
-from aoai_gateway.runtime.exception_log import log_exception
+from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.errors import GatewayError
 

@@ -16,7 +16,7 @@ from aoai_gateway.proxy.downstream_response import Progress
 from aoai_gateway.proxy.messages import DEADLINE_SLACK
 from aoai_gateway.proxy.stream_context import Led, StreamPart
 from aoai_gateway.proxy.stream_states import State
-from aoai_gateway.runtime.exception_log import log_exception
+from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ that is closed with unread data in it would take the answer with it.
 
 from __future__ import annotations
 
+from operator import is_
 from typing import TYPE_CHECKING
 
 from mitmproxy import ctx, http
@@ -68,6 +69,10 @@ SWALLOW_BYTES = 256 * 1024 * 1024
 """And how much of it."""
 
 
+type Head = tuple[bytes, tuple[tuple[bytes, bytes], ...], bytes]
+"""A request's method, fields and path."""
+
+
 class DownstreamRequest:
     """Reads one request: its head, its body, and what is left of it when it was answered early."""
 
@@ -77,8 +82,8 @@ class DownstreamRequest:
         self._swallowed = 0
         self._limit = 0
         """Bytes that the body may have."""
-        self._checked: tuple[object, object] = (None, None)
-        """The fields and the path in which there is no secret: those that were looked at."""
+        self._checked: tuple[Head, Target] | None = None
+        """The head that was looked at, in which there is no secret, and what it asks for."""
         self._begun = 0.0
         self._received = 0
         """Bytes that had come when it was last looked whether more does."""
@@ -123,10 +128,12 @@ class DownstreamRequest:
             identified = yield from here.wait_for(gateway.identify(setup.config, credential))
             here.accepted = accept_request(gateway, setup, request, identified)
             place(request, here.client)
-            self._checked = (request.data.headers.fields, request.data.path)
         flow.metadata["gateway_client"] = here.accepted.client.name
-        target = check_request(gateway, here.accepted.setup, request, here.accepted.granted, here.head)
-        yield from self._make_room(here.accepted, target)
+        accepted = here.accepted
+        target = check_request(gateway, accepted.setup, request, accepted.granted, here.head)
+        if not replayed:
+            self._checked = (_parts_of(request), target)
+        yield from self._make_room(accepted, target)
         if "gateway_client_identified" in gateway.heard.events:
             identified = ClientIdentified(flow, here.accepted.client)
             yield from here.ask(GatewayClientIdentifiedHook(identified))
@@ -136,7 +143,7 @@ class DownstreamRequest:
         here, gateway, head = self._here, self._here.gateway, self._here.head
         limits, name = accepted.setup.config.limits, accepted.share
         spooled = is_spooled(gateway, head, target)
-        self._limit = body_limit(gateway, accepted.setup, head, target)
+        self._limit = body_limit(accepted.setup, head, spooled=spooled)
         if spooled:
             here.held = gateway.spooled.open(name, limits.spooled_bytes)
         else:
@@ -226,17 +233,22 @@ class DownstreamRequest:
         """Return what is asked for, now that a user may have edited the request. Raises GatewayError."""
         here, request = self._here, self._here.flow.request
         assert here.accepted is not None
-        fields, path = self._checked
-        if request.data.headers.fields is not fields or request.data.path is not path:
-            # The edit may have brought a credential in.
-            strip_secrets(request)
-            strip_known(request, here.accepted.secrets)
+        if self._checked is not None and all(map(is_, _parts_of(request), self._checked[0])):
+            return self._checked[1]
+        # The edit may have brought a credential in.
+        strip_secrets(request)
+        strip_known(request, here.accepted.secrets)
         return target_of(request, here.head)
 
     def swallow(self, data: bytes) -> bool:
         """Throw a part of the body away. Whether that was too much."""
         self._swallowed += len(data)
         return self._swallowed > SWALLOW_BYTES
+
+
+def _parts_of(request: http.Request) -> Head:
+    """Return the parts of a request's head that say what it asks for, and may hold a secret."""
+    return request.data.method, request.data.headers.fields, request.data.path
 
 
 class RequestSteps(StreamPart):

@@ -44,7 +44,7 @@ from aoai_gateway.engine.effects import (
 )
 from aoai_gateway.engine.session_quota import SessionQuota
 from aoai_gateway.proxy.stream_states import State
-from aoai_gateway.runtime.exception_log import log_exception
+from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.runtime.observer import UNSEEN, Observation
 from aoai_gateway.runtime.plugin_events import BackendChoice, CallFinished, GatewayBackendChosenHook
 from aoai_gateway.runtime.stream_hooks import GatewayBreaksWithdrawnHook, GatewayCallEndedHook

@@ -32,7 +32,7 @@ LENGTH = re.compile(rb"[0-9]{1,15}")
 class HeaderIndex:
     """The values of a message's fields by name, as they are when it is made; of a repeated one, the first."""
 
-    __slots__ = ("_values", "fields", "repeated")
+    __slots__ = ("_values", "fields", "length", "repeated")
 
     def __init__(self, fields: Fields) -> None:
         self.fields = fields
@@ -46,6 +46,10 @@ class HeaderIndex:
                 self.repeated.add(low)
             else:
                 self._values[low] = value
+        said = b"" if b"transfer-encoding" in self._values else self._values.get(b"content-length", b"")
+        counts = LENGTH.fullmatch(said) and b"content-length" not in self.repeated
+        self.length = int(said) if counts else None
+        """The length that the fields say; None: they say none that counts."""
 
     def get(self, name: str, /) -> str | None:
         """Return a field's value; ``name`` in lower case."""
@@ -58,14 +62,6 @@ class HeaderIndex:
     def __iter__(self) -> Iterator[bytes]:
         """Iterate over the names, in lower case."""
         return iter(self._values)
-
-    @property
-    def length(self) -> int | None:
-        """The length that the fields say; None: they say none that counts."""
-        value = self._values.get(b"content-length")
-        if value is None or b"transfer-encoding" in self._values or b"content-length" in self.repeated:
-            return None
-        return int(value) if LENGTH.fullmatch(value) else None
 
 
 NO_HEAD = HeaderIndex(())

@@ -18,7 +18,7 @@ from aoai_gateway.proxy.error_responses import error_response
 from aoai_gateway.runtime.trouble import troubles
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.rfc3339 import rfc3339
+from aoai_gateway.wire.spans import rfc3339
 
 if TYPE_CHECKING:
     from aoai_gateway.runtime.gateway import Gateway

@@ -201,16 +201,19 @@ def check_request(
         raise errors.forbidden("This secret was made for a realtime session, and is good for nothing else.")
     if target.operation.websocket:
         _check_handshake(request, head)
-    limit = body_limit(gateway, setup, head, target)
-    if (head.length or 0) > limit:
-        raise errors.body_too_large(limit)
     return target
 
 
-def body_limit(gateway: Gateway, setup: Setup, head: HeaderIndex, target: Target) -> int:
-    """Return how many bytes the body of a request with this head may have."""
+def body_limit(setup: Setup, head: HeaderIndex, *, spooled: bool) -> int:
+    """Return how many bytes a request's body may have. Raises GatewayError (413) if it announces more.
+
+    ``spooled``: whether it goes to disk.
+    """
     limits = setup.config.limits
-    return limits.upload_bytes if is_spooled(gateway, head, target) else limits.body_bytes
+    most = limits.upload_bytes if spooled else limits.body_bytes
+    if (head.length or 0) > most:
+        raise errors.body_too_large(most)
+    return most
 
 
 def is_spooled(gateway: Gateway, head: HeaderIndex, target: Target) -> bool:

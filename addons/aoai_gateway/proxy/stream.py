@@ -60,7 +60,7 @@ from aoai_gateway.proxy.session_steps import SessionSteps
 from aoai_gateway.proxy.stream_context import StreamContext
 from aoai_gateway.proxy.stream_states import STEPS, State
 from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
-from aoai_gateway.runtime.exception_log import log_exception
+from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.runtime.stream_hooks import GatewayAttemptFailedHook
 from aoai_gateway.wire import errors
 

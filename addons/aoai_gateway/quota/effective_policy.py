@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from aoai_gateway.quota.access import may_use, may_use_endpoint
-from aoai_gateway.quota.budgets import budget_of
-from aoai_gateway.quota.quotas import Quota
+from aoai_gateway.quota.quotas import Quota, budget_of
 from aoai_gateway.quota.request_limits import NO_LIMITS, RequestLimits
 
 if TYPE_CHECKING:

@@ -16,16 +16,24 @@ keep counting until they are 60 s old: the call may well have reached a backend.
 turn out to be alive, its late settlement is still booked in full.
 
 `counters` holds the counting; the stores in `aoai_gateway.state` answer with the same decisions.
+
+Budgets in money are quotas, too: what a client may spend, in whole units that the stores count like tokens.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import attrgetter
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from aoai_gateway.quota.calendar import Calendar
+
+if TYPE_CHECKING:
+    from aoai_gateway.config.models import Policy
+
 
 _CALENDARS: Mapping[str, Calendar] = {"tokens_per_day": "day", "tokens_per_month": "month"}
 
@@ -214,3 +222,22 @@ class Decision(NamedTuple):
             if found is None or (each.remaining, -each.reset) < (found.remaining, -found.reset):
                 found = each
         return found
+
+
+ACCOUNT = "cost/"
+"""The name of the account; no virtual deployment's name can hold a slash."""
+
+UNIT = 1_000_000
+"""By which money, in the currency of ``prices``, is multiplied to be counted."""
+
+
+def budget_of(policy: Policy) -> Budget | None:
+    """Return what a client may spend; None without a limit."""
+    day, month = policy.max_cost_per_day, policy.max_cost_per_month
+    if day is None and month is None:
+        return None
+    return Budget(ACCOUNT, tokens_per_day=_counted(day), tokens_per_month=_counted(month))
+
+
+def _counted(money: float | None) -> int | None:
+    return None if money is None else round(money * UNIT)

@@ -25,9 +25,9 @@ from aoai_gateway.runtime.connections import Connections
 from aoai_gateway.runtime.counting import TokenCounting
 from aoai_gateway.runtime.credential_breaks import CredentialBreaks
 from aoai_gateway.runtime.ended_calls import EndedCalls
-from aoai_gateway.runtime.exception_log import log_exception
 from aoai_gateway.runtime.fair_turns import FairThreads
 from aoai_gateway.runtime.held_bytes import HeldBytes
+from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.runtime.observer import UNOBSERVED, Observer
 from aoai_gateway.runtime.opened_ahead import OpenedAhead
 from aoai_gateway.runtime.plugin_events import LISTENED_TO, OUR_EVENTS, SEEN_BY, Listeners

@@ -19,6 +19,7 @@ from aoai_gateway.wire.printing import printable_lines
 if TYPE_CHECKING:
     from aoai_gateway.config.models import Config
 
+
 type Factory = Callable[..., logging.LogRecord]
 
 TELLING = (ImportError, OSError, SyntaxError, NameError, NotImplementedError, MemoryError, RecursionError)
@@ -97,3 +98,11 @@ def told(error: BaseException) -> str:
 def _named(error: BaseException) -> str:
     name = type(error).__qualname__
     return f"{name}: {error}" if isinstance(error, TELLING) else name
+
+
+logger = logging.getLogger(__name__)
+
+
+def log_exception(what: str, error: BaseException) -> None:
+    """Log where an exception came from, and ``what`` became of it; not its message, which can quote data."""
+    logger.error("%s %s\n%s", type(error).__name__, what, told(error))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mitmproxy.utils import asyncio_utils
 
-from aoai_gateway.runtime.exception_log import log_exception
+from aoai_gateway.runtime.log_records import log_exception
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

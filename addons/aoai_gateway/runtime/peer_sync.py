@@ -20,7 +20,7 @@ from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.bounded import Bounded
 from aoai_gateway.engine.peers import Peers
-from aoai_gateway.runtime.exception_log import log_exception
+from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.state import StateUnavailableError
 from aoai_gateway.state.exchange import ChangeBatch
 

@@ -13,7 +13,7 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from aoai_gateway.runtime.exception_log import log_exception
+from aoai_gateway.runtime.log_records import log_exception
 
 if TYPE_CHECKING:
     from aoai_gateway.engine.scheduler import Scheduler

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aoai_gateway.engine import money
 from aoai_gateway.engine.call import Notice
 from aoai_gateway.engine.end_users import shown_user
-from aoai_gateway.wire.rfc3339 import rfc3339
+from aoai_gateway.wire.spans import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,11 +1,12 @@
-"""Times as servers spell them: how long to wait, or until when, in any of the forms that are met in the wild.
+"""Times as text: as servers spell how long to wait, or until when, in the forms that are met in the wild.
 
 - a number of seconds, with or without a fraction; one that is too large for that is a time since 1970, in
   seconds or milliseconds;
 - a span with units: ``6m0s``, ``350ms``, ``1h2m3.5s``, ``2 minutes``, ``PT20S``;
 - a date: RFC 9110 §5.6.7 in its three forms, or RFC 3339.
 
-Nothing is believed that is not plausible. Every reader is linear in a text that is bounded first.
+Nothing is believed that is not plausible. Every reader is linear in a text that is bounded first. What the
+gateway writes for programs is RFC 3339, in UTC, with a Z.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import Literal
 
 LONGEST_PLAUSIBLE_SECONDS = 1e9
 """About thirty years: a number above is no span, but a time since 1970."""
@@ -112,3 +115,17 @@ def _date(text: str) -> float | None:
         return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (TypeError, ValueError, OverflowError, IndexError):
         return None
+
+
+def rfc3339(seconds: float, timespec: Literal["seconds", "milliseconds"] = "seconds") -> str:
+    """Write a time, in seconds since the epoch. Parts of a second that are not written are cut off."""
+    second, micro = divmod(round(seconds * 1_000_000), 1_000_000)
+    if timespec == "seconds":
+        return f"{_to_the_second(second)}Z"
+    return f"{_to_the_second(second)}.{micro // 1000:03d}Z"
+
+
+@lru_cache(64)
+def _to_the_second(second: int) -> str:
+    # Many times that are written are of the same second.
+    return datetime.fromtimestamp(second, UTC).isoformat().removesuffix("+00:00")

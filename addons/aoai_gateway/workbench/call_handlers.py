@@ -17,9 +17,8 @@ from aoai_gateway.workbench.calls import Feed
 from aoai_gateway.workbench.documents import document
 from aoai_gateway.workbench.faults import EditError
 from aoai_gateway.workbench.handler import LARGEST_BODY, PAUSE, QUIET, Events, Handler
-from aoai_gateway.workbench.parts import part
 from aoai_gateway.workbench.prompts import body_in
-from aoai_gateway.workbench.shape import as_json
+from aoai_gateway.workbench.shape import as_json, part
 
 ROWS_AT_ONCE = 200
 MOST_SECONDS = 0.001

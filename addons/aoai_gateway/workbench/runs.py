@@ -12,7 +12,7 @@ from mitmproxy import flow as flows
 from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.inspect.client_replay import play
-from aoai_gateway.runtime.exception_log import log_exception
+from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.workbench.edits import Edited, flow_for
 from aoai_gateway.workbench.faults import EditError
 from aoai_gateway.workbench.news import News
