@@ -122,6 +122,11 @@ def resource_not_found() -> Whole:
     return error(404, "404", "Resource not found")
 
 
+def version_not_supported() -> Whole:
+    """400 for the v1 API with an api-version that is a date."""
+    return error(400, "BadRequest", "API version not supported")
+
+
 def deployment_not_found() -> Whole:
     """404 for a deployment that the resource does not have."""
     return error(

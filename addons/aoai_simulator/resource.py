@@ -39,7 +39,7 @@ from aoai_simulator.response_session import ResponseSession
 from aoai_simulator.sessions import Secret, Sessions, no_handshake
 from aoai_simulator.settings import Settings
 from aoai_simulator.stored_responses import StoredResponses
-from aoai_simulator.targets import CLAUDE, MEDIA, RESPONSES_SOCKET, Target, parse_target
+from aoai_simulator.targets import CLAUDE, MEDIA, RESPONSES_SOCKET, Target, is_v1_with_date, parse_target
 from aoai_simulator.things import Things
 from aoai_simulator.tokenizer import Tokenizer
 
@@ -141,7 +141,8 @@ class Resource:
                 return refused
         target = parse_target(request.method, request.target)
         if target is None:
-            return replies.resource_not_found()
+            dated = is_v1_with_date(request.target)
+            return replies.version_not_supported() if dated else replies.resource_not_found()
         if target.operation == "responses" and target.date < responses.SINCE:
             return responses.too_old()
         if target.operation == "realtime" and not target.parts:
@@ -433,15 +434,16 @@ class Resource:
         self, deployment: Deployment, ask: Ask, completion: completions.Completion, unix_time: float
     ) -> Reply:
         made = self.made(deployment.name, unix_time)
+        stream = None
+        if ask.stream:
+            stream = responses.stream(ask, completion, made, done_marker=self._settings.responses_done)
         if ask.body.get("store") is not False:
             stored = responses.body(ask, completion, made)
-            self._stored.put(stored, ask.body.get("input"))
+            self._stored.put(stored, ask.body.get("input"), stream if stored["background"] else None)
             self.things.remember(
                 ask.body.get("conversation"), (*sent_items(ask.body), *stored["output"]), int(unix_time)
             )
-        if ask.stream:
-            return responses.stream(ask, completion, made, done_marker=self._settings.responses_done)
-        return responses.whole(ask, completion, made)
+        return stream or responses.whole(ask, completion, made)
 
     def _ident(self) -> str:
         return f"{self._randomness.getrandbits(160):040x}"

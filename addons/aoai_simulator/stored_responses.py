@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aoai_simulator import replies, responses
-from aoai_simulator.replies import JSON_TYPE, Whole, compact
+from aoai_simulator.replies import JSON_TYPE, Frames, Whole, compact
 from aoai_simulator.targets import Target
 
 MAX_STORED = 1000
@@ -33,9 +33,9 @@ class StoredResponses:
         """Forget all of them."""
         self._by_id.clear()
 
-    def put(self, body: dict[str, Any], asked: object) -> None:
-        """Store a response; ``asked`` is the input that it answers."""
-        self._by_id[body["id"]] = {"body": body, "input": asked}
+    def put(self, body: dict[str, Any], asked: object, stream: Frames | None = None) -> None:
+        """Store a response; ``asked`` is the input that it answers, ``stream`` can be taken up again."""
+        self._by_id[body["id"]] = {"body": body, "input": asked, "stream": stream}
         if len(self._by_id) > MAX_STORED:
             self._by_id.popitem(last=False)
 
@@ -50,7 +50,7 @@ class StoredResponses:
             ident = stored["body"]["previous_response_id"]
         return [item for turn in reversed(turns) for item in turn if isinstance(item, Mapping)]
 
-    def answer(self, target: Target) -> Whole:
+    def answer(self, target: Target) -> Whole | Frames:
         """Answer GET or DELETE of a stored response, a question for its input items, or a cancellation."""
         ident = target.item or ""
         stored = self._by_id.get(ident)
@@ -63,4 +63,17 @@ class StoredResponses:
             return replies.invalid_request("Only background responses can be cancelled.")
         if target.part == "input_items":
             return Whole(200, (JSON_TYPE,), compact(responses.input_items(ident, stored["input"])))
+        if target.stream_after is not None:
+            return _rest_of(stored["stream"], target.stream_after)
         return Whole(200, (JSON_TYPE,), compact(stored["body"]))
+
+
+def _rest_of(stream: Frames | None, after: int) -> Whole | Frames:
+    """Return the events of a stream that come after the one with a number; they are all there already."""
+    if stream is None:
+        return replies.invalid_request(
+            "Only the stream of a background response that was created with 'stream' can be asked for.",
+            param="stream",
+        )
+    frames = stream.frames[after + 1 :]
+    return Frames(stream.headers, frames, len(frames), len(frames), len(frames))

@@ -34,6 +34,7 @@ class Target:
     `deployment` is the path's (classic form) and None where the body names it; `item` is the id of a
     stored response, `part` what is asked of it (`input_items`, `cancel`). `api_version` is `v1` for
     the v1 form. `parts` are the segments of a path to what lives at the resource, for `things`.
+    `stream_after` is the number of the event after which the stream of a stored response is asked for.
     """
 
     operation: str
@@ -43,6 +44,7 @@ class Target:
     item: str | None = None
     part: str = ""
     parts: tuple[str, ...] = ()
+    stream_after: int | None = None
 
     @property
     def date(self) -> str:
@@ -68,7 +70,7 @@ def parse_target(method: str, target: str) -> Target | None:
             return _realtime("v1", query)
         if parts[3:] == ["responses"] and method == "GET":
             return Target(RESPONSES_SOCKET, method, "v1")
-        return _operation(method, "v1", parts[3:], None)
+        return _operation(method, "v1", parts[3:], None, query)
     if not _API_VERSION.fullmatch(version):
         return None
     if parts[2:] == ["realtime"] and method == "GET":
@@ -79,7 +81,22 @@ def parse_target(method: str, target: str) -> Target | None:
         return _operation(method, version, parts[4:], unquote(parts[3]))
     if method == "POST" and "/".join(parts[2:]) in DEPLOYMENT_OPERATIONS:
         return None
-    return _operation(method, version, parts[2:], None)
+    return _operation(method, version, parts[2:], None, query)
+
+
+def is_v1_with_date(target: str) -> bool:
+    """Whether a request target is one of the v1 API with an api-version of the classic one."""
+    path, _, query = target.partition("?")
+    versions = parse_qs(query).get("api-version", [""])
+    return path.startswith("/openai/v1/") and _API_VERSION.fullmatch(versions[0]) is not None
+
+
+def _stream_after(query: str) -> int | None:
+    named = parse_qs(query)
+    if named.get("stream") != ["true"]:
+        return None
+    after = named.get("starting_after", ["-1"])[0]
+    return int(after) if after.isdecimal() else -1
 
 
 def _realtime(version: str, query: str) -> Target:
@@ -89,7 +106,9 @@ def _realtime(version: str, query: str) -> Target:
     return Target("realtime", "GET", version, names[0] if names else None)
 
 
-def _operation(method: str, version: str, parts: list[str], deployment: str | None) -> Target | None:
+def _operation(
+    method: str, version: str, parts: list[str], deployment: str | None, query: str = ""
+) -> Target | None:
     path = "/".join(parts)
     if method == "POST" and path in (*DEPLOYMENT_OPERATIONS, *RESPONSES):
         return Target(path, method, version, deployment)
@@ -98,7 +117,8 @@ def _operation(method: str, version: str, parts: list[str], deployment: str | No
     if parts[0] == "responses" and len(parts) in (2, 3):
         part = parts[2] if len(parts) == 3 else ""
         if (method, part) in {("GET", ""), ("DELETE", ""), ("GET", "input_items"), ("POST", "cancel")}:
-            return Target("responses", method, version, item=unquote(parts[1]), part=part)
+            after = _stream_after(query) if (method, part) == ("GET", "") else None
+            return Target("responses", method, version, item=unquote(parts[1]), part=part, stream_after=after)
     if deployment is not None or parts[0] == "responses":
         return None
     return Target(parts[0], method, version, parts=tuple(unquote(part) for part in parts))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
-from aoai_simulator import batches, media, runs
+from aoai_simulator import batches, evaluations, media, runs
 from aoai_simulator.forms import Sent, read_sent
 from aoai_simulator.replies import JSON_TYPE, Reply, Whole, compact, error
 
@@ -208,6 +208,10 @@ class Things:
         }
         if path == "conversations":
             made.pop("items", None)
+        if path == "evals":
+            made["testing_criteria"] = evaluations.with_ids(made.get("testing_criteria"), self._randomness)
+        if kind.name == "eval.run":
+            made |= evaluations.of_run(self._things[path.removesuffix("/runs")])
         if sent.file is not None:
             made |= {"filename": sent.filename, "bytes": len(sent.file)}
         if path == "videos":

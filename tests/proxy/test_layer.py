@@ -208,6 +208,23 @@ def test_an_answer_shorter_than_its_length_is_cut(here: Connection) -> None:
     assert not here.client.connected
 
 
+@pytest.mark.parametrize(
+    "began",
+    [b"SSH-2.0-OpenSSH_9.9\r\n", b"220 mail ESMTP\r\n", b"\x15\x03\x03\x00\x02", b"\x00" * 18, b"HTTX"],
+)
+def test_what_does_not_begin_as_http_is_a_failure_at_once(here: Connection, began: bytes) -> None:
+    here.ask()
+    here.answer("a", began)
+    assert here.sent["b.example"]
+
+
+@pytest.mark.parametrize("began", [b"H", b"HTTP/", b"HTTP/1.1 200 OK\r\n"])
+def test_the_beginning_of_an_answer_is_waited_for(here: Connection, began: bytes) -> None:
+    here.ask()
+    here.answer("a", began)
+    assert "b.example" not in here.sent
+
+
 def test_interim_answers_are_skipped(here: Connection) -> None:
     here.ask()
     here.answer("a", b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 1")

@@ -466,6 +466,26 @@ def test_a_background_response_is_queued_and_then_there() -> None:
     assert kinds[:3] == ["response.created", "response.queued", "response.in_progress"]
 
 
+def test_the_stream_of_a_background_response_can_be_taken_up_again() -> None:
+    where = resource()
+    whole = respond({"background": True, "stream": True}, where=where)
+    path = f"/openai/v1/responses/{whole[0]['response']['id']}"
+    assert read(ask(where, f"{path}?stream=true", b"", "GET")) == whole
+    assert read(ask(where, f"{path}?stream=true&starting_after=3", b"", "GET")) == whole[4:]
+    assert read(ask(where, f"{path}?stream=true&starting_after=999", b"", "GET")) == []
+    for more in ({"background": True}, {"stream": True}):
+        made = respond(more, where=where)
+        ident = made["id"] if isinstance(made, dict) else made[0]["response"]["id"]
+        refused = read(ask(where, f"/openai/v1/responses/{ident}?stream=true", b"", "GET"))
+        assert refused["error"]["param"] == "stream"
+
+
+def test_the_v1_api_knows_no_dates() -> None:
+    answer = ask(resource(), "/openai/v1/responses?api-version=2024-10-21", b"{}")
+    assert answer.status == 400
+    assert read(answer)["error"] == {"code": "BadRequest", "message": "API version not supported"}
+
+
 @pytest.mark.parametrize("tools", [[], TOOLS])
 def test_a_limit_bounds_the_tokens(tools: Any) -> None:
     more = {"tools": tools, "tool_choice": "required"} if tools else {}

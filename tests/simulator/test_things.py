@@ -18,6 +18,16 @@ from aoai_simulator.tokenizer import ByteTokenizer
 
 UNIX_TIME = 1_700_000_000.0
 FORM = "multipart/form-data; boundary=b"
+GRADERS = [
+    {"type": "string_check", "name": "Same text", "operation": "eq", "input": "a", "reference": "a"},
+    {
+        "type": "text_similarity",
+        "name": "Like it",
+        "evaluation_metric": "bleu",
+        "input": "a",
+        "reference": "b",
+    },
+]
 UPLOAD = (
     b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nassistants\r\n'
     b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n\x00\r\ntext\r\n--b--\r\n'
@@ -274,3 +284,28 @@ def test_a_batch_fails_whose_lines_name_no_deployment_of_the_resource(
     found = [(each["code"], each["line"]) for each in batch.get("errors", {"data": []})["data"]]
     assert found == ([] if fault is None else [fault])
     assert batch["status"] == ("validating" if fault is None else "failed")
+
+
+def test_the_graders_of_an_evaluation_have_ids_by_which_its_runs_name_them() -> None:
+    where = resource()
+    sent = {"data_source_config": {"type": "logs"}, "testing_criteria": GRADERS}
+    _, made = ask(where, "POST", "evals", sent)
+    graders = made["testing_criteria"]
+    assert [{k: v for k, v in each.items() if k != "id"} for each in graders] == GRADERS
+    idents = [each["id"] for each in graders]
+    assert [ident.rpartition("-")[0] for ident in idents] == ["Same text", "Like it"]
+    assert ask(where, "GET", f"evals/{made['id']}")[1]["testing_criteria"] == graders
+    _, run = ask(where, "POST", f"evals/{made['id']}/runs", {"data_source": {"type": "jsonl"}})
+    assert run["eval_id"] == made["id"]
+    assert [each["testing_criteria"] for each in run["per_testing_criteria_results"]] == idents
+    assert run["result_counts"] == {"total": 0, "errored": 0, "failed": 0, "passed": 0}
+
+
+@pytest.mark.parametrize("criteria", [[], None, "x", [1], [{}], [{"id": "mine", "name": "a"}]])
+def test_graders_that_are_none_stay_as_they_are(criteria: object) -> None:
+    where = resource()
+    status, made = ask(where, "POST", "evals", {"testing_criteria": criteria})
+    assert status == 200
+    status, run = ask(where, "POST", f"evals/{made['id']}/runs", {})
+    assert status == 200
+    assert isinstance(run["per_testing_criteria_results"], list)

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.layers.http import HttpEvent
     from OpenSSL import SSL
 
+BEGIN = b"HTTP/"
+"""How an answer begins."""
+
 MAX_HEAD = 256 * 1024
 """Bytes of an answer's head, interim answers not counted."""
 
@@ -155,6 +158,9 @@ class BackendHttp1Client(Http1Client):
                 return
         if len(self.buf) > MAX_HEAD:
             yield from self._give_up("head too large")
+        elif not BEGIN.startswith(bytes(self.buf)[: len(BEGIN)]):
+            # Another protocol: mail, SSH, or TLS, whose server waits for more than it will ever get.
+            yield from self._give_up("malformed head")
 
     @property
     def _asked_to_switch(self) -> bool:
