@@ -265,6 +265,8 @@ class Stage:
         self.engine = Engine(random or Random(1))
         self.counters = Counters()
         self.counter = Counter()
+        self.announcing_takes = 0.0
+        """Seconds that plugins take over a failed attempt."""
         self.engine.shared.unfinished.settle = self.at_once
         self.adopt(configuration)
 
@@ -307,7 +309,9 @@ class Stage:
     def at_once(self, effect: Effect) -> Result | None:
         """Do what takes no time; None if it does."""
         match effect:
-            case Announce() | Return() | Reject():
+            case Announce():
+                self.now += self.announcing_takes
+            case Return() | Reject():
                 pass
             case CountDelivered():
                 return Counted(self.now, self.counter.count_delivered(effect.delivered, effect.model))

@@ -141,16 +141,21 @@ def test_a_call_that_is_no_good(body: bytes) -> None:
     assert "  answers 40" in story[1]
 
 
-def test_times_never_go_back() -> None:
-    for story in stories():
+@pytest.mark.parametrize("announcing_takes", [0.0, 0.25])
+def test_times_never_go_back(announcing_takes: float) -> None:
+    for told, how in stories():
+        told.world.announcing_takes = announcing_takes
+        story = told.call(**how)
         times = [float(line.partition(" ms")[0].replace(",", "")) for line in story]
         assert times == sorted(times)
 
 
-def stories() -> Iterator[list[str]]:
-    yield of("a", "b", a=throttled(), b=OK).call()
-    yield of("a", "b", a=Answer(500), b=Answer(500)).call(stream=True)
-    yield of("a", a=IDLE_CLOSED).call()
+def stories() -> Iterator[tuple[Told, dict[str, Any]]]:
+    yield of("a", "b", a=throttled(), b=OK), {}
+    yield of("a", "b", a=throttled(), b=throttled()), {}
+    yield of("a", "b", a=Answer(500), b=Answer(500)), {"stream": True}
+    yield of("a", "b", a=Answer(404), b=Answer(404)), {}
+    yield of("a", a=IDLE_CLOSED), {}
 
 
 def test_nothing_secret_is_told() -> None:
