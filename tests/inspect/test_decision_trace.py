@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from aoai_gateway.config.models import Client
+from aoai_gateway.engine.attempt import FailureKind, Fault
 from aoai_gateway.engine.call import Call
 from aoai_gateway.inspect.decision_trace import Notes, follow, tell
 from aoai_gateway.wire.usage import Usage
@@ -18,6 +19,7 @@ from tests.engine_driver import (
     OK,
     Answer,
     Behaviour,
+    Fail,
     World,
     throttled,
     world,
@@ -90,6 +92,16 @@ def test_a_connection_that_was_closed_meanwhile() -> None:
     story = of("a", a=IDLE_CLOSED).call()
     assert any(line.endswith("on a connection that had been idle") for line in story)
     assert any("attempt 1 once more to a@a, on a new connection" in line for line in story)
+
+
+def test_an_attempt_without_the_usage_that_the_gateway_asks_for() -> None:
+    told = of("a")
+    told.world.script(a=[Fail(FailureKind.STATUS, fault=Fault.STREAM_OPTIONS), OK])
+    assert [line.partition("  ")[2] for line in told.call(stream=True)[1:4]] == [
+        "attempt 1: a@a, which has 600 s to answer",
+        "a@a does not take the stream_options that the gateway adds: once more without them",
+        "attempt 1: a@a, which has 600 s to answer",
+    ]
 
 
 def test_a_client_that_hangs_up() -> None:
