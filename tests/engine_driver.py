@@ -17,7 +17,7 @@ from mitmproxy.http import Headers
 
 from aoai_gateway.config.fallbacks import fallbacks_of
 from aoai_gateway.config.models import Aoai, Client, Config, Endpoint, Standin, VirtualDeployment
-from aoai_gateway.engine.attempt import FailureKind
+from aoai_gateway.engine.attempt import FailureKind, Fault
 from aoai_gateway.engine.call import Call, Outcome, Setup
 from aoai_gateway.engine.effects import (
     Announce,
@@ -131,6 +131,7 @@ class Fail:
     after: float = 0.1
     reused: bool = False
     reason: str = ""
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True)
@@ -265,6 +266,8 @@ class Stage:
         self.engine = Engine(random or Random(1))
         self.counters = Counters()
         self.counter = Counter()
+        self.announcing_takes = 0.0
+        """Seconds that plugins take over a failed attempt."""
         self.engine.shared.unfinished.settle = self.at_once
         self.adopt(configuration)
 
@@ -307,7 +310,9 @@ class Stage:
     def at_once(self, effect: Effect) -> Result | None:
         """Do what takes no time; None if it does."""
         match effect:
-            case Announce() | Return() | Reject():
+            case Announce():
+                self.now += self.announcing_takes
+            case Return() | Reject():
                 pass
             case CountDelivered():
                 return Counted(self.now, self.counter.count_delivered(effect.delivered, effect.model))
@@ -510,7 +515,8 @@ class World(Stage):
             case Fail():
                 self.now += behaviour.after
                 reused = behaviour.reused and not effect.fresh
-                return Failed(self.now, behaviour.kind, behaviour.reason or behaviour.kind.value, reused)
+                reason = behaviour.reason or behaviour.kind.value
+                return Failed(self.now, behaviour.kind, reason, reused, fault=behaviour.fault)
 
 
 def world(*backends: str | tuple[str, Mapping[str, Any]], **parts: Any) -> World:

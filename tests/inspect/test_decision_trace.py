@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from aoai_gateway.config.models import Client
+from aoai_gateway.engine.attempt import FailureKind, Fault
 from aoai_gateway.engine.call import Call
 from aoai_gateway.inspect.decision_trace import Notes, follow, tell
 from aoai_gateway.wire.usage import Usage
@@ -18,6 +19,7 @@ from tests.engine_driver import (
     OK,
     Answer,
     Behaviour,
+    Fail,
     World,
     throttled,
     world,
@@ -92,6 +94,16 @@ def test_a_connection_that_was_closed_meanwhile() -> None:
     assert any("attempt 1 once more to a@a, on a new connection" in line for line in story)
 
 
+def test_an_attempt_without_the_usage_that_the_gateway_asks_for() -> None:
+    told = of("a")
+    told.world.script(a=[Fail(FailureKind.STATUS, fault=Fault.STREAM_OPTIONS), OK])
+    assert [line.partition("  ")[2] for line in told.call(stream=True)[1:4]] == [
+        "attempt 1: a@a, which has 600 s to answer",
+        "a@a does not take the stream_options that the gateway adds: once more without them",
+        "attempt 1: a@a, which has 600 s to answer",
+    ]
+
+
 def test_a_client_that_hangs_up() -> None:
     assert of("a").call(gone_at=0)[-2:] == ["10 ms  the client hung up", "10 ms  end: client gone, 1 attempt"]
 
@@ -141,16 +153,21 @@ def test_a_call_that_is_no_good(body: bytes) -> None:
     assert "  answers 40" in story[1]
 
 
-def test_times_never_go_back() -> None:
-    for story in stories():
+@pytest.mark.parametrize("announcing_takes", [0.0, 0.25])
+def test_times_never_go_back(announcing_takes: float) -> None:
+    for told, how in stories():
+        told.world.announcing_takes = announcing_takes
+        story = told.call(**how)
         times = [float(line.partition(" ms")[0].replace(",", "")) for line in story]
         assert times == sorted(times)
 
 
-def stories() -> Iterator[list[str]]:
-    yield of("a", "b", a=throttled(), b=OK).call()
-    yield of("a", "b", a=Answer(500), b=Answer(500)).call(stream=True)
-    yield of("a", a=IDLE_CLOSED).call()
+def stories() -> Iterator[tuple[Told, dict[str, Any]]]:
+    yield of("a", "b", a=throttled(), b=OK), {}
+    yield of("a", "b", a=throttled(), b=throttled()), {}
+    yield of("a", "b", a=Answer(500), b=Answer(500)), {"stream": True}
+    yield of("a", "b", a=Answer(404), b=Answer(404)), {}
+    yield of("a", a=IDLE_CLOSED), {}
 
 
 def test_nothing_secret_is_told() -> None:

@@ -101,7 +101,7 @@ class Aftermath:
         speed = shared.speeds.get(self._served(attempt.backend))
         if failed.kind is FailureKind.TIMEOUT and attempt.implausible and speed is not None:
             speed.cut_off(failed.now - attempt.started, stream=call.streaming)
-        yield Announce(attempt, failed.body)
+        yield from self._announce(attempt, failed.body)
 
         self._last = (attempt, like, failed.body) if like else None
         if like:
@@ -143,7 +143,7 @@ class Aftermath:
             attempt.breaks = breaks.open_for(told, lengths)
             attempt.break_seconds = attempt.breaks[request.cls.name]
         self._scheduler.ended(request, 0, now)
-        yield Announce(attempt, failed.body)
+        yield from self._announce(attempt, failed.body)
         self._last = (attempt, _FAULT, failed.body)
         self._alike.setdefault(_FAULT, []).append((attempt, scope))
         if fault is Fault.ELSEWHERE and known and not is_encryption_foreign(failed.status or 0, failed.body):
@@ -151,6 +151,11 @@ class Aftermath:
             yield from self._answer_failure(*self._last)
             return True
         return False
+
+    def _announce(self, attempt: Attempt, body: bytes | None) -> Generator[Effect, Result]:
+        """Tell that an attempt failed. Plugins that hear of it may take their time."""
+        announced = yield Announce(attempt, body)
+        self._now = announced.now
 
     def _is_the_cause(self, alike: list[tuple[Attempt, Scope]]) -> bool:
         """Whether it is the call that lets backends fail in this way."""

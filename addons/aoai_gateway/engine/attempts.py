@@ -20,7 +20,6 @@ from aoai_gateway.engine.aftermath import Aftermath
 from aoai_gateway.engine.attempt import Attempt, FailureKind, Fault
 from aoai_gateway.engine.call import Outcome
 from aoai_gateway.engine.effects import (
-    Announce,
     Answered,
     Choose,
     Chosen,
@@ -362,7 +361,7 @@ class Attempts(Aftermath):
         usage = failed.answer.usage if failed.answer is not None else None
         self._scheduler.ended(self._request, usage.total_tokens if usage is not None else 0, self._now)
         self._refused, self.refusal = (attempt, failed, failed.body), failed.refusal
-        yield Announce(attempt, failed.body)
+        yield from self._announce(attempt, failed.body)
 
     def answer_refused(self) -> Generator[Effect, Result]:
         """Answer with the refusal that would have led to another deployment: there is none for the call."""

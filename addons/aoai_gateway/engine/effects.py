@@ -164,7 +164,7 @@ class Choose:
 
 @dataclass(slots=True)
 class Announce:
-    """Tell that an attempt failed; nothing is awaited. Leads to `Done`."""
+    """Tell that an attempt failed. Leads to `Done`, once plugins have heard of it."""
 
     attempt: Attempt
     body: bytes | None

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from aoai_gateway.engine.attempt import Fault
 from aoai_gateway.engine.call import Notice
 from aoai_gateway.engine.effects import (
     Announce,
@@ -260,6 +261,9 @@ def _after(step: Step, began: float) -> Iterator[str]:
             yield from _spillover(attempt)
         case Send(attempt=attempt), Failed(reason=reason, reused=True):
             yield f"{attempt.backend.name}: {reason}, on a connection that had been idle"
+        case Send(attempt=attempt), Failed(fault=Fault.STREAM_OPTIONS):
+            name = attempt.backend.name
+            yield f"{name} does not take the stream_options that the gateway adds: once more without them"
         case Renew(attempt=attempt), Renewed(is_new=is_new):
             found = "another one was fetched" if is_new else "there is no other one"
             yield f"{attempt.backend.name} refuses the gateway's credential: {found}"
