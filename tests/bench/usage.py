@@ -1,70 +1,73 @@
-"""What usage records, Prometheus and OpenTelemetry cost: `serve` with each of them and with all, beside none.
+"""What usage records, Prometheus and OpenTelemetry cost a gateway: `serve` with all of them, beside none.
 
-    .venv/bin/python tests/bench/usage.py [--rounds 15] [--seconds 3]
+    .venv/bin/python tests/bench/usage.py [--seconds 60] [--processes 3] [--against CHECKOUT]
 
-Six gateways stand before the same instant upstream, as in ``proxy.py``: each has the first core to itself
-while it is asked; upstream, load, collector and scraper share the second, and so do the processes beside the
-gateways, whose CPU is told by itself and with the gateway's. *Nothing* does not even count for Prometheus
-(``uncounted.py``), which every other one does, whether it is scraped or not. Scrapes come once a second,
-spans go to a collector as they come, and metrics every second. Rounds go through all gateways in turn; what
-counts is the median of a round's ratios. In the end the script checks that each has written what it should
-have. The parts' CPU times, which it prints first, say more on a machine that is busy.
+A gateway stands before an instant upstream and is under full load on the first core, as in ``proxy.py``;
+upstream, load, collector, scraper and the process beside the gateway have the second one. Two processes
+cannot be compared to better than some per cent, even of the same code: their memory is laid out otherwise. So
+one process turns records and counting off and on itself, every 50 calls, in random order
+(``usage_turns.py``), and the CPU time of its event loop's thread in each turn is compared within blocks of
+four turns, a quarter of a second apart at most. The threads of its sinks have clocks of their own.
+
+What is printed is the median of the blocks' differences and its 95 % interval (bootstrap). *Nothing, once
+more* is the control: zero must lie within its interval, whose width is what can be told apart.
+
+Below stand the clocks of the parts themselves: what the thread took while it counted and wrote down, in each
+turn, and what the sinks' threads took after the turns, in a third of the time more with all of it. They tell
+0.1 % of a call on a quiet machine, and 0.5 % on a busy one, but not what the parts do to caches and to the
+garbage collector, which the differences contain. *Nothing* is what a gateway does without records and
+Prometheus: it counts for the charts of its status page.
+
+A scraper asks once a second. In the end the script checks that all that should be counted, written and
+exported was.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import asyncio
 import contextlib
-import itertools
 import json
 import os
 import platform
+import random
+import re
+import signal
 import statistics
 import sys
 import tempfile
-import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import load
-from proxy import BIN, CHAT, CONFIG, HERE, KEY, cpu_seconds, free_port, process, ratios
+from proxy import BIN, CHAT, CONFIG, HERE, KEY, cpu_seconds, free_port, process
 
-from aoai_gateway.engine.call import Call
-from aoai_gateway.usage.elsewhere import Otlp
-from aoai_gateway.usage.lines import JsonLinesWriter, line_of
-from aoai_gateway.usage.metrics import Metrics
-from aoai_gateway.usage.otlp import OtlpWriter
-from aoai_gateway.usage.record import usage_record
-from aoai_gateway.usage.writer_child import records_of
-from aoai_gateway.wire.usage import Usage
-from tests.engine_driver import Answer, world
-
-NOTHING, COUNTED, RECORDS, SCRAPED, OTLP, ALL = (
-    "nothing",
-    "counted, not scraped",
-    "records (JSON lines)",
-    "Prometheus, each second",
-    "OpenTelemetry",
-    "all of them",
-)
 SCRAPE_SECONDS = 1.0
 
+WARM_UP_SECONDS = 3.0
 
-def settings(name: str, folder: Path, up: int, admin: int, collector: int) -> str:
-    """The configuration of one of the gateways."""
-    sinks = []
-    if name in (RECORDS, ALL):
-        sinks.append(f"  jsonl: {{path: '{folder / name}.jsonl', rotate_mb: 2000}}")
-    if name in (OTLP, ALL):
-        sinks.append(f"  otlp: {{endpoint: 'http://127.0.0.1:{collector}', metrics_seconds: 1}}")
-    lines = [CONFIG.format(port=up, key=KEY), f"admin: {{port: {admin}}}"]
-    return "\n".join(lines + (["usage_sinks:", *sinks] if sinks else []))
+GATHERING_SECONDS = 2.0
+"""After which no record waits for others any more."""
+
+SINKS = """
+admin: {{port: {admin}}}
+usage_sinks:
+  jsonl: {{path: '{lines}', rotate_mb: 2000}}
+  otlp: {{endpoint: 'http://127.0.0.1:{collector}', metrics_seconds: 1}}
+"""
+
+NOTHING, AGAIN, COUNTED, ALL = "nothing", "nothing, once more", "counted", "all of it"
+
+TURNS = (NOTHING, AGAIN, COUNTED, ALL)
+"""In each block, as `usage_turns` has them; that can be imported by mitmproxy alone."""
+
+CALLS = 50
+"""The calls of a turn."""
 
 
 @contextlib.asynccontextmanager
@@ -92,57 +95,70 @@ def read_metrics(port: int) -> bytes:
     return found
 
 
-async def measure(rounds: int, seconds: float, folder: Path) -> None:
-    """Start everything, go through the rounds, print."""
-    up, collector = free_port(), free_port()
-    names = (NOTHING, COUNTED, RECORDS, SCRAPED, OTLP, ALL)
-    ports, admin = ({name: free_port() for name in names} for _ in range(2))
-    answers = dict.fromkeys(names, 0)
-    sizes: list[int] = []
+async def measure(seconds: float, folder: Path, tree: Path) -> dict[str, Any]:
+    """Start everything, load the gateway for so long, and return what its turns told."""
+    up, port, admin, collector = (free_port() for _ in range(4))
     call = load.request("/openai/v1/chat/completions", CHAT, KEY)
+    lines, told, sizes = folder / "usage.jsonl", folder / "turns", list[int]()
+    config = folder / "gateway.yaml"
+    sinks = SINKS.format(admin=admin, lines=lines, collector=collector)
+    config.write_text(CONFIG.format(port=up, key=KEY) + sinks)
     with contextlib.ExitStack() as stack:
-        for script, port in (("upstream.py", up), ("collector.py", collector)):
-            command = [sys.executable, HERE / script, str(port)]
-            stack.enter_context(process(command, port, 1, folder / f"{script}.log"))
-        pids = {}
-        for name in names:
-            config = folder / f"{name}.yaml"
-            config.write_text(settings(name, folder, up, admin[name], collector))
-            command = [BIN / "aoai-gateway", "serve", "--config", config, "--port", str(ports[name])]
-            command += ["-s", HERE / "uncounted.py"] if name == NOTHING else []
-            pids[name] = stack.enter_context(process(command, ports[name], 0, folder / f"{name}.log"))
-        os.sched_setaffinity(0, {1})
-        beside = {name: children(pid) for name, pid in pids.items()}
-        for pid in itertools.chain(*beside.values()):
+        for script, number in (("upstream.py", up), ("collector.py", collector)):
+            command = [sys.executable, HERE / script, str(number)]
+            stack.enter_context(process(command, number, 1, folder / f"{script}.log"))
+        serve = [
+            BIN / "python",
+            "-m",
+            "aoai_gateway.app.cli",
+            "serve",
+            "--config",
+            config,
+            "--port",
+            str(port),
+        ]
+        env = {"PYTHONPATH": str(tree / "addons"), "TURNS": str(told)}
+        serve += ["-s", HERE / "usage_turns.py"]
+        gateway = stack.enter_context(process(serve, port, 0, folder / "serve.log", env))
+        beside = children(gateway)
+        for pid in (0, *beside):
             os.sched_setaffinity(pid, {1})
+        first = await load.run(port, call, connections=16, seconds=WARM_UP_SECONDS)
+        os.kill(gateway, signal.SIGRTMIN)
+        async with scraped(admin, sizes):
+            done = await load.run(port, call, connections=16, seconds=seconds)
+            os.kill(gateway, signal.SIGRTMIN + 1)
+            await asyncio.sleep(GATHERING_SECONDS)
+            found: dict[str, Any] = json.loads(told.read_text())
+            threads, cpu = thread_seconds(gateway, found["threads"]), sum(map(cpu_seconds, beside))
+            whole = await load.run(port, call, connections=16, seconds=seconds / 3)
+            await asyncio.sleep(GATHERING_SECONDS)
+        found["threads"] = {
+            name: (seconds - threads[name]) / whole.answers
+            for name, seconds in thread_seconds(gateway, found["threads"]).items()
+        }
+        found["beside"] = (sum(map(cpu_seconds, beside)) - cpu) / whole.answers
+        counted = calls_counted(read_metrics(admin).decode())
+    failures = [each.failures for each in (first, done, whole)]
+    assert not any(failures), failures
+    check(folder, found, first.answers + whole.answers, counted)
+    print(f"{statistics.median(sizes):.0f} bytes a scrape, {len(sizes)} scrapes", file=sys.stderr)
+    return found
 
-        throughput: dict[str, list[float]] = {name: [] for name in names}
-        cpu: dict[str, list[float]] = {name: [] for name in names}
-        together: dict[str, list[float]] = {name: [] for name in names}
-        p99: dict[str, list[float]] = {name: [] for name in names}
-        for number in range(rounds + 1):
-            for name, port in ports.items():
-                before, before_beside = cpu_seconds(pids[name]), sum(map(cpu_seconds, beside[name]))
-                async with contextlib.AsyncExitStack() as around:
-                    if name in (SCRAPED, ALL):
-                        await around.enter_async_context(scraped(admin[name], sizes))
-                    done = await load.run(port, call, connections=16, seconds=seconds)
-                assert not done.failures, f"{name}: {done.failures} failures"
-                answers[name] += done.answers
-                if number:  # the first round warms up
-                    throughput[name].append(done.answers / done.seconds)
-                    took = cpu_seconds(pids[name]) - before
-                    cpu[name].append(1e6 * took / done.answers)
-                    took += sum(map(cpu_seconds, beside[name])) - before_beside
-                    together[name].append(1e6 * took / done.answers)
-                    p99[name].append(1e3 * load.percentile(done.whole, 0.99))
-            print(f"round {number} of {rounds} done", file=sys.stderr)
-    ratios("CPU per request, of the gateway", cpu, NOTHING, "µs")
-    ratios("CPU per request, with the process beside it", together, NOTHING, "µs")
-    ratios("Requests per second (16 keep-alive connections)", throughput, NOTHING, "req/s")
-    ratios("99th percentile of an answer's time", p99, NOTHING, "ms")
-    print(f"\n{statistics.median(sizes):.0f} bytes a scrape")
-    check(folder, answers)
+
+def thread_seconds(pid: int, threads: dict[str, int]) -> dict[str, float]:
+    """CPU time that threads have used, by their names (``/proc/PID/task/TID/schedstat``)."""
+    return {
+        name: int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[0]) / 1e9
+        for name, thread in threads.items()
+    }
+
+
+def calls_counted(metrics: str) -> int:
+    """How many calls Prometheus is told of."""
+    return sum(
+        int(float(value)) for value in re.findall(r"(?m)^aoai_gateway_calls_total\{.*\} (\S+)$", metrics)
+    )
 
 
 def children(parent: int) -> list[int]:
@@ -155,95 +171,84 @@ def children(parent: int) -> list[int]:
     return found
 
 
-def check(folder: Path, answers: dict[str, int]) -> None:
-    """See that nothing was left out: a record for each call, and each call's spans at the collector."""
-    for name in (RECORDS, ALL):
-        with (folder / f"{name}.jsonl").open() as lines:
-            written = sum(1 for _ in lines)
-        assert written == answers[name], f"{name}: {written} records of {answers[name]} calls"
+def check(folder: Path, found: dict[str, Any], before: int, counted: int) -> None:
+    """See that nothing was left out: what is counted, a record for each call, and its spans."""
+    with (folder / "usage.jsonl").open() as lines:
+        written = sum(1 for _ in lines)
+    calls = found["calls"]
+    assert written == before + calls[ALL], f"{written} records of {before} + {calls[ALL]} calls"
+    expected = before + calls[COUNTED] + calls[ALL]
+    assert counted == expected, f"{counted} of {expected} calls are counted"
     took = json.loads((folder / "collector.py.log").read_text())
-    spans, count = took["/v1/traces"], answers[OTLP] + answers[ALL]
-    print(f"{spans[0]} exports of spans, {spans[1] / count:.0f} bytes for each of {count} calls")
-    assert spans[1] > 100 * count, took
+    assert took["/v1/traces"][1] > 100 * written, took
     assert took["/v1/metrics"][0] > 2, took
-    for name in answers:
-        log = (folder / f"{name}.log").read_text()
-        assert "lost" not in log, log
+    log = (folder / "serve.log").read_text()
+    assert "lost" not in log, log
 
 
-def parts(folder: Path) -> None:
-    """Say what a call costs in each part, by CPU time alone: the least of many rounds, in batches of 100."""
-    usage = Usage(input_tokens=20, output_tokens=50, total_tokens=70)
-    made = (world("a").script(a=Answer(usage=usage)).call() for _ in range(100))
-    calls = [each.call for each in made]
-    records = [usage_record(call) for call in calls]
-    for number, record in enumerate(records):
-        # What is another one in each call, and what is not there where no proxy has made it.
-        ids = f"{number:032x}"
-        record |= {"call": ids, "response_id": f"chatcmpl-{ids}", "backend_request_id": ids}
-        record["attempts"][0]["request_id"] = ids
-    metrics, lines = Metrics(), JsonLinesWriter(folder / "parts.jsonl", rotate_bytes=10**9, daily=True)
-    collector = "http://127.0.0.1:1"
-    spans = OtlpWriter(Otlp(collector, metrics=False), send=lambda *_: None)
-    measures = OtlpWriter(Otlp(collector, traces=False), send=lambda *_: None)
-    written = [line_of(record) for record in records]
-    batch = b"".join(written)
-    print("\nCPU per call of each part (µs)")
-    for name, work in (
-        ("counting for Prometheus", lambda: [metrics.finished(call) for call in calls]),
-        ("making the record", lambda: [usage_record(call) for call in calls]),
-        ("making a line of it", lambda: [line_of(record) for record in records]),
-        ("writing the line to a file", lambda: lines.write(written)),
-        ("beside: reading the line", lambda: records_of(batch)),
-        ("beside: its spans", lambda: spans.write(records)),
-        ("beside: its metrics", lambda: measures.write(records)),
-    ):
-        print(f"  {name:32} {1e6 * least(work) / len(calls):6.1f}")
-    print("\nThe same between other work: for each call by itself, and for each of 32 (µs)")
-    for name, step in (("counting for Prometheus", metrics.finished), ("making the record", usage_record)):
-        alone, together = (between_other_work(step, calls, size) for size in (1, 32))
-        print(f"  {name:32} {1e6 * alone:6.1f} {1e6 * together:6.1f}")
+def interval(values: Sequence[float]) -> str:
+    """Write the median of values, and the interval in which it lies with a probability of 95 %."""
+    draw = random.Random(1)
+    medians = sorted(statistics.median(draw.choices(values, k=len(values))) for _ in range(1000))
+    return f"{statistics.median(values):+7.2f}  ({medians[25]:+.2f} to {medians[974]:+.2f})"
 
 
-def between_other_work(step: Callable[[Call], object], calls: Sequence[Call], size: int) -> float:
-    """The median of the seconds that a step takes for each of so many calls, out of cold caches."""
-    memory, took = bytearray(512 * 1024), []
-    for number in range(200):
-        world("a").script(a=Answer()).call()
-        ast.dump(ast.parse("def f(x):\n    return [y for y in x if y]\n"))
-        memory[::64] = bytes(len(memory) // 64)
-        some = [calls[(number * size + each) % len(calls)] for each in range(size)]
-        begin = time.perf_counter()
-        for call in some:
-            step(call)
-        took.append((time.perf_counter() - begin) / size)
-    return statistics.median(took)
+def show(runs: Sequence[dict[str, Any]]) -> None:
+    """Print what was found in all runs."""
+    turns = [
+        dict(zip(TURNS, [1e6 * turn / CALLS for turn in block], strict=True))
+        for run in runs
+        for block in run["turns"]
+    ]
+    plain = [(block[NOTHING] + block[AGAIN]) / 2 for block in turns]
+    base = statistics.median(plain)
+    print(f"{len(turns)} blocks of turns; with nothing a call takes the event loop {base:.0f} µs\n")
+    print("  CPU per call                      µs  (95 % interval)                  % of a call")
+    for name, turn in ((AGAIN, AGAIN), ("counting for Prometheus", COUNTED), ("counting, and records", ALL)):
+        reference = [block[NOTHING] for block in turns] if turn == AGAIN else plain
+        more = [block[turn] - each for block, each in zip(turns, reference, strict=True)]
+        shares = [100 * each / whole for each, whole in zip(more, plain, strict=True)]
+        print(f"  {name:30}{interval(more):32}{interval(shares)}")
+    print("\n  by the clocks of the parts")
+    parts = clocks(runs)
+    for name, each in parts.items():
+        print(f"  {name:30}{each:+7.2f}{100 * each / base:+32.2f}")
+    print(f"  {'together':30}{sum(parts.values()):+7.2f}{100 * sum(parts.values()) / base:+32.2f}")
+    outside = statistics.median(run["beside"] for run in runs)
+    print(f"  {'in the process beside it':30}{1e6 * outside:+7.2f}")
 
 
-def least(work: Callable[[], object], rounds: int = 100) -> float:
-    """The least CPU time of this thread that something took."""
-    took = []
-    for _ in range(rounds):
-        begin = time.thread_time()
-        work()
-        took.append(time.thread_time() - begin)
-    return min(took)
+def clocks(runs: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Microseconds of CPU time per call of each part in the gateway."""
+    within = {turn: 1e6 * statistics.median(run["within"][turn] for run in runs) for turn in TURNS}
+    nothing = (within[NOTHING] + within[AGAIN]) / 2
+    parts = {"counting for Prometheus": within[COUNTED] - nothing, "records": within[ALL] - within[COUNTED]}
+    for name, word in (("the file's thread", "jsonl"), ("OpenTelemetry's thread", "otlp")):
+        took = [seconds for run in runs for thread, seconds in run["threads"].items() if word in thread]
+        parts[name] = 1e6 * statistics.median(took)
+    return parts
 
 
 def main() -> None:
     """Parse the arguments and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--processes", type=int, default=3, help="gateways, one after the other")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="measure another checkout first")
     args = parser.parse_args()
     if len(os.sched_getaffinity(0)) < 2:
         sys.exit("The benchmark needs two cores.")
-    print(
-        f"Python {platform.python_version()}, {platform.machine()}, {args.rounds} rounds of {args.seconds} s"
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        parts(Path(folder))
-        asyncio.run(measure(args.rounds, args.seconds, Path(folder)))
+    everywhere = os.sched_getaffinity(0)
+    print(f"Python {platform.python_version()}, {platform.machine()}, {args.processes} × {args.seconds} s")
+    here = HERE.parents[1]
+    for tree in [here] if args.against is None else [args.against.resolve(), here]:
+        runs = []
+        for _ in range(args.processes):
+            with tempfile.TemporaryDirectory() as folder:
+                runs.append(asyncio.run(measure(args.seconds, Path(folder), tree)))
+            os.sched_setaffinity(0, everywhere)
+        print(f"\n{tree.name}")
+        show(runs)
 
 
 if __name__ == "__main__":

@@ -188,7 +188,7 @@ async def test_a_record_that_no_line_can_hold_is_lost_alone(
     gateway.sinks.close(gateway.sinks.take_all())
     found = [json.loads(line)["call"] for line in log.read_text().splitlines()]
     assert found == [made[0].id, made[2].id]
-    assert "it is lost" in caplog.text
+    assert "its record is lost" in caplog.text
 
 
 @pytest.mark.parametrize("heard", [(), ("gateway_call_finished",)])

@@ -20,7 +20,8 @@ from aoai_gateway.config.models import Client
 from aoai_gateway.engine.attempt import FailureKind
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.usage.counts import MOST_DEPLOYMENTS, OTHER
-from aoai_gateway.usage.metrics import UTILIZATION_SECONDS, Metrics
+from aoai_gateway.usage.gauges import UTILIZATION_SECONDS
+from aoai_gateway.usage.metrics import Metrics
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import Answer, Fail, config, throttled, world
 from tests.programs import require
@@ -62,6 +63,54 @@ def after(*calls: Any, **parts: Any) -> Samples:
     for call in calls:
         gateway.metrics.finished(call)
     return samples(gateway)
+
+
+def test_a_call_of_a_kind_that_was_seen_counts_as_the_first_one_did() -> None:
+    usage = Usage(input_tokens=9, output_tokens=8, total_tokens=17, cached_tokens=4, cached_audio_tokens=2)
+    here = world("ptu@a", "b").script(
+        a=[
+            Answer(usage=usage),
+            throttled(retry_after="3"),
+            Fail(FailureKind.CONNECT),
+            Answer(400),
+            Answer(429),
+        ],
+        b=Answer(usage=Usage(input_tokens=1, output_tokens=0, total_tokens=1)),
+    )
+    made = [here.call(stream=stream).call for stream in (False, True, False, True, False, True)]
+    made.append(world("a").script(a=throttled(retry_after="3")).call().call)
+    made.append(world("a").call(gone_at=0).call)
+    remembers, forgets = Metrics(), Metrics()
+    for call in (*made, *made, *reversed(made)):
+        remembers.finished(call)
+        forgets._kinds.clear()
+        forgets.finished(call)
+    found = counted(remembers)
+    assert found == counted(forgets)
+    assert sum(value for (name, *_), value in found.items() if name == "aoai_gateway_calls_total") == 24
+    assert 0 not in {value for (name, *_), value in found.items() if name.endswith("s_total")}
+
+
+def counted(metrics: Metrics) -> dict[tuple[str, ...], float]:
+    """All samples that calls have brought about, by their names and labels."""
+    families = text_string_to_metric_families(metrics.text().decode())
+    samples = [sample for family in families for sample in family.samples]
+    return {
+        (each.name, *each.labels.values()): each.value
+        for each in samples
+        if each.name.startswith("aoai_gateway_") and not each.name.endswith("_created")
+    }
+
+
+def test_a_name_that_turns_out_to_be_a_deployment_has_a_label_from_then_on() -> None:
+    here = world("a").script(a=Answer())
+    made, unknown = [here.call().call for _ in range(3)], "made up by a client"
+    metrics = Metrics()
+    for call, served in zip(made, (False, True, True), strict=True):
+        call.deployment, call.served = unknown, served
+        metrics.finished(call)
+    found = {labels[2]: value for (name, *labels), value in counted(metrics).items() if "calls_total" in name}
+    assert found == {OTHER: 1, unknown: 2}
 
 
 def test_a_replayed_call_is_counted_with_its_attempts_tokens_and_cost() -> None:

@@ -38,7 +38,8 @@ from aoai_gateway.runtime.token_trials import TokenTrials
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.tokens import Counter
 from aoai_gateway.usage.early import EarlyAnswer, EarlyAnswers
-from aoai_gateway.usage.metrics import Metrics, SinkCounts
+from aoai_gateway.usage.gauges import SinkCounts
+from aoai_gateway.usage.metrics import Metrics
 from aoai_gateway.usage.prompts import prompt_of
 from aoai_gateway.usage.record import usage_record
 from aoai_gateway.usage.sinks import Sinks
@@ -385,31 +386,19 @@ class Gateway:
         self._ended.write()
 
     def _write_down(self, calls: Sequence[Call]) -> None:
-        now, records, kept = self.clock.monotonic(), [], self.gives_calls
+        now, batch, kept = self.clock.monotonic(), self.sinks.batch(), self.gives_calls
         for call in calls:
             try:
                 self.traffic.finished(call, now)
                 self.metrics.finished(call)
-                if self.sinks:
-                    records.append(usage_record(call))
+                if batch:
+                    batch.add(usage_record(call))
             except Exception as error:
                 # The others are not to be lost with it.
                 log_exception("while a call was written down; its record is lost.", error)
             if not kept:
                 call.forget_texts()
-        if not records:
-            return
-        try:
-            self.sinks.put(records)
-        except Exception:
-            for record in records:
-                self._put_alone(record)
-
-    def _put_alone(self, record: dict[str, Any]) -> None:
-        try:
-            self.sinks.put([record])
-        except Exception as error:
-            log_exception("while a record was written; it is lost.", error)
+        batch.hand_over()
 
     def answered_early(self, answer: EarlyAnswer) -> None:
         """Write down a request that was answered before it became a call."""

@@ -2,8 +2,9 @@
 
 prometheus-client's own take a lock and a look-up of a child object, 1 to 2 µs a count, and a call is counted
 in a dozen places. These are counted by the event loop alone, and become its families when they are asked for.
-That may be in another thread: it copies what it reads in one step. Names of deployments become labels only
-within a bound (`DeploymentLabels`): each is a series, and clients may make names up.
+That may be in another thread: it copies what it reads in one step. Code that counts much under the same
+labels keeps the series itself, and adds to that. Names of deployments become labels only within a bound
+(`DeploymentLabels`): each is a series, and clients may make names up.
 """
 
 from __future__ import annotations
@@ -25,24 +26,33 @@ if TYPE_CHECKING:
 
 type Labels = tuple[str, ...]
 
+type Series = list[float]
+"""What is counted under some labels: of a counter one number, of a histogram its buckets and their sum."""
+
 
 class Counts(Collector):
     """A counter; its name is without ``_total``."""
 
     def __init__(self, name: str, about: str, labels: Labels, registry: CollectorRegistry) -> None:
         self._name, self._about, self._labels = name, about, labels
-        self._values: dict[Labels, float] = {}
+        self._values: dict[Labels, Series] = {}
         registry.register(self)
+
+    def series(self, labels: Labels) -> Series:
+        """Return the series of these labels, whose one number may be added to; it is there from now on."""
+        found = self._values.get(labels)
+        if found is None:
+            found = self._values[labels] = [0]
+        return found
 
     def add(self, labels: Labels, amount: float = 1) -> None:
         """Count so many more."""
-        values = self._values
-        values[labels] = values.get(labels, 0) + amount
+        self.series(labels)[0] += amount
 
     @override
     def collect(self) -> Iterator[Metric]:
         family = CounterMetricFamily(self._name, self._about, labels=self._labels)
-        for labels, value in list(self._values.items()):
+        for labels, (value,) in list(self._values.items()):
             family.add_metric(labels, value)
         yield family
 
@@ -55,22 +65,27 @@ class Distribution(Collector):
     ) -> None:
         self._name, self._about, self._labels, self._bounds = name, about, labels, tuple(bounds)
         self._ends = (*map(floatToGoString, bounds), "+Inf")
-        self._values: dict[Labels, list[float]] = {}
+        self._values: dict[Labels, Series] = {}
         """For each bucket how many values it has, and last their sum."""
         if not labels:
-            self._values[()] = self._none()
+            self.series(())
         registry.register(self)
+
+    def series(self, labels: Labels) -> Series:
+        """Return the series of these labels, for `add_to`; it is there from now on."""
+        found = self._values.get(labels)
+        if found is None:
+            found = self._values[labels] = [0] * (len(self._bounds) + 2)
+        return found
 
     def add(self, labels: Labels, value: float) -> None:
         """Count a value."""
-        found = self._values.get(labels)
-        if found is None:
-            found = self._values[labels] = self._none()
-        found[bisect_left(self._bounds, value)] += 1
-        found[-1] += value
+        self.add_to(self.series(labels), value)
 
-    def _none(self) -> list[float]:
-        return [0] * (len(self._bounds) + 2)
+    def add_to(self, series: Series, value: float) -> None:
+        """Count a value in one of its series."""
+        series[bisect_left(self._bounds, value)] += 1
+        series[-1] += value
 
     @override
     def collect(self) -> Iterator[Metric]:

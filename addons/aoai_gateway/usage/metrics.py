@@ -8,26 +8,25 @@ words, and of deployments, whose names clients may make up, those are told apart
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, override
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.registry import Collector
 
-from aoai_gateway.engine.attempt import FailureKind
 from aoai_gateway.engine.call import Outcome
+from aoai_gateway.usage.call_labels import class_of, outcome_of, result_of, tier_of
 from aoai_gateway.usage.counts import OTHER, Counts, DeploymentLabels, Distribution
+from aoai_gateway.usage.gauges import Utilization
 from aoai_gateway.usage.record import QUOTA_EXCEEDED, cost_of
-from aoai_gateway.wire.failure_codes import OUT_OF_CAPACITY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from prometheus_client.core import Metric
+    from collections.abc import Callable
 
     from aoai_gateway.engine.attempt import Attempt
     from aoai_gateway.engine.call import Call
+    from aoai_gateway.usage.counts import Series
     from aoai_gateway.usage.early import EarlyAnswer
+    from aoai_gateway.wire.usage import Usage
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
 WAIT_SECONDS = (0.05, 0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120)
@@ -35,21 +34,8 @@ OVERHEAD_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1)
 GAP_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 15, 60)
 LAG_SECONDS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
-OUTCOMES = {
-    Outcome.REJECTED: "rejected",
-    Outcome.BACKENDS_OUT: "backends_out",
-    Outcome.TRUNCATED: "truncated",
-    Outcome.CLIENT_GONE: "client_gone",
-    Outcome.CLIENT_STALLED: "client_stalled",
-    Outcome.ERROR: "bug",
-}
-
-
-UTILIZATION_SECONDS = 120.0
-"""For how long what an answer says of its backend's utilisation is told."""
-
-TIERS = frozenset({"auto", "default", "flex", "priority", "scale"})
-"""Service tiers that are told apart."""
+MOST_KINDS = 2_000
+"""Kinds of calls whose series are kept; clients may spell a deployment in many ways."""
 
 
 class Metrics:
@@ -58,9 +44,10 @@ class Metrics:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self._utilization = _Utilization(monotonic, registry)
+        self._utilization = Utilization(monotonic, registry)
         self._deployments = DeploymentLabels()
         self._failed: dict[str, int] = {}
+        self._kinds: dict[tuple[object, ...], _Kind] = {}
         where = ("client", "deployment", "backend")
         self._calls = Counts(
             "aoai_gateway_calls",
@@ -163,6 +150,7 @@ class Metrics:
             OVERHEAD_SECONDS,
             registry,
         )
+        self._overheads = self._overhead.series(())
         self._lag = Distribution(
             "aoai_gateway_loop_lag_seconds",
             "By how much a timer of the event loop was late, looked at twice a second.",
@@ -177,31 +165,66 @@ class Metrics:
 
     def finished(self, call: Call) -> None:
         """Count a call that has ended."""
-        attempt, usage = call.attempt, call.usage
-        client, deployment = call.client.name, self._label(call)
+        attempts, usage, status = call.attempts, call.usage, call.status
+        attempt = attempts[-1] if attempts else None
         backend = attempt.backend.name if attempt is not None else ""
-        self._calls.add((client, deployment, backend, outcome_of(call)))
+        key = (call.client.name, call.deployment, backend, call.outcome, status, call.streaming)
+        kind = self._kinds.get(key) or self._kind(key, call)
+        client, deployment, _ = kind.where
+        kind.calls[0] += 1
         if usage is not None:
-            for kind, tokens in (
-                ("input", usage.input_tokens),
-                ("output", usage.output_tokens),
-                ("cached", usage.cached_tokens),
-                ("reasoning", usage.reasoning_tokens),
+            self._count_tokens(kind, usage)
+        if call.served:
+            cost = cost_of(call)
+            if cost:
+                self._cost.add(kind.where, cost)
+            requested = call.requested_tier
+            if requested or call.service_tier:
+                self._tiers.add((deployment, tier_of(requested), tier_of(call.service_tier)))
+        if len(attempts) == 1 and not call.fell_back and _is_plain(attempts[0], status):
+            if kind.attempts is None:
+                kind.attempts = self._attempts.series((backend, result_of(attempts[0])))
+            kind.attempts[0] += 1
+        else:
+            self._count_attempts(call, deployment)
+        if call.policy or call.error is not None:
+            self._count_refusals(call, client, deployment)
+        if call.ended is not None:
+            self._observe_times(call, kind, call.ended)
+
+    def _kind(self, key: tuple[object, ...], call: Call) -> _Kind:
+        """Return what calls of a kind count in, and keep it if that is the same for later ones."""
+        attempt, label = call.attempt, self._label(call)
+        where = (call.client.name, label, attempt.backend.name if attempt is not None else "")
+        kind = _Kind(where, self._calls.series((*where, outcome_of(call))), _Tokens(self._tokens, where))
+        if call.outcome is Outcome.OK and (call.status or 0) < 400:
+            kind.times = (label, "true" if call.streaming else "false")
+        # A deployment may have a label of its own as soon as something shows that it exists.
+        if label != OTHER:
+            if len(self._kinds) >= MOST_KINDS:
+                self._kinds.clear()
+            self._kinds[key] = kind
+        return kind
+
+    @staticmethod
+    def _count_tokens(kind: _Kind, usage: Usage) -> None:
+        counts = kind.tokens
+        if usage.input_tokens:
+            counts["input"][0] += usage.input_tokens
+        if usage.output_tokens:
+            counts["output"][0] += usage.output_tokens
+        if usage.cached_tokens:
+            counts["cached"][0] += usage.cached_tokens
+        if usage.reasoning_tokens:
+            counts["reasoning"][0] += usage.reasoning_tokens
+        if usage.input_audio_tokens or usage.cached_audio_tokens or usage.output_audio_tokens:
+            for name, tokens in (
                 ("input_audio", usage.input_audio_tokens),
                 ("cached_audio", usage.cached_audio_tokens),
                 ("output_audio", usage.output_audio_tokens),
             ):
                 if tokens:
-                    self._tokens.add((client, deployment, backend, kind), tokens)
-        cost = cost_of(call)
-        if cost:
-            self._cost.add((client, deployment, backend), cost)
-        self._count_attempts(call, deployment)
-        if call.served and (call.requested_tier or call.service_tier):
-            tiers = (_tier(call.requested_tier), _tier(call.service_tier))
-            self._tiers.add((deployment, *tiers))
-        self._count_refusals(call, client, deployment)
-        self._observe_times(call, deployment)
+                    counts[name][0] += tokens
 
     def answered_early(self, answer: EarlyAnswer) -> None:
         """Count a request that was answered before it became a call."""
@@ -244,20 +267,25 @@ class Metrics:
                 over = "(total)" if each.deployment is None else deployment
                 self._quotas.add((client, over, each.what, action))
         if call.outcome is Outcome.BACKENDS_OUT and call.error is not None and call.error.status == 429:
-            self._sheds.add((deployment, _class(call), call.error.code))
+            self._sheds.add((deployment, class_of(call), call.error.code))
 
-    def _observe_times(self, call: Call, deployment: str) -> None:
-        if call.ended is None:
-            return
-        duration = call.ended - call.started
+    def _observe_times(self, call: Call, kind: _Kind, ended: float) -> None:
+        started, attempts, deployment = call.started, call.attempts, kind.where[1]
+        duration = ended - started
         if call.queue_wait > 0:
-            self._queue_wait.add((_class(call),), call.queue_wait)
-        sent = sum((a.ended or call.ended) - a.started for a in call.attempts)
-        self._overhead.add((), max(0.0, duration - call.waited - sent))
-        if call.outcome is Outcome.OK and (call.status or 0) < 400:
-            self._duration.add((deployment, "true" if call.streaming else "false"), duration)
-            if call.streaming and call.first_content is not None:
-                self._first_token.add((deployment,), call.first_content - call.started)
+            self._queue_wait.add((class_of(call),), call.queue_wait)
+        if len(attempts) == 1:
+            sent = (attempts[0].ended or ended) - attempts[0].started
+        else:
+            sent = sum((a.ended or ended) - a.started for a in attempts)
+        own = duration - call.waited - sent
+        self._overhead.add_to(self._overheads, own if own > 0 else 0.0)
+        if kind.times is not None:
+            if kind.durations is None:
+                kind.durations = self._duration.series(kind.times)
+            self._duration.add_to(kind.durations, duration)
+            if call.first_content is not None and call.streaming:
+                self._first_token.add((deployment,), call.first_content - started)
         if call.chunk_gaps is not None:
             self._gap.add((deployment,), call.chunk_gaps[0])
 
@@ -267,79 +295,44 @@ class Metrics:
         return self._deployments.label(name, exists=exists)
 
 
-class _Utilization(Collector):
-    """How full provisioned backends have last said to be, for as long as that is news."""
+class _Tokens(dict[str, "Series"]):
+    """The series of tokens of a kind of calls, by the kind of token; each begins when it is looked up."""
 
-    def __init__(self, monotonic: Callable[[], float], registry: CollectorRegistry) -> None:
-        self._monotonic = monotonic
-        self._told: dict[str, tuple[float, float]] = {}
-        registry.register(self)
+    def __init__(self, counts: Counts, where: tuple[str, str, str]) -> None:
+        super().__init__()
+        self._counts, self._where = counts, where
 
-    def told(self, backend: str, share: float) -> None:
-        """Take what an answer says."""
-        self._told[backend] = (share, self._monotonic())
-
-    @override
-    def collect(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily(
-            "aoai_gateway_backend_utilization_ratio",
-            "How full a provisioned backend's last answer said it was; 1 is full. Not there without answers.",
-            labels=("backend",),
-        )
-        oldest = self._monotonic() - UTILIZATION_SECONDS
-        for backend, (share, at) in list(self._told.items()):
-            if at > oldest:
-                family.add_metric((backend,), share)
-        yield family
+    def __missing__(self, name: str) -> Series:
+        found = self[name] = self._counts.series((*self._where, name))
+        return found
 
 
-class SinkCounts(Collector):
-    """What sinks have written and lost; ``counts`` gives both by a sink's name."""
+@dataclass(slots=True)
+class _Kind:
+    """What calls of a kind count in: those of a client, a deployment and a backend that ended alike.
 
-    def __init__(self, counts: Callable[[], Mapping[str, tuple[int, int]]]) -> None:
-        self._counts = counts
+    A series is there from the first call on that counts in it.
+    """
 
-    @override
-    def collect(self) -> Iterator[Metric]:
-        label = ("sink",)
-        written = CounterMetricFamily(
-            "aoai_gateway_sink_records", "Usage records that a sink has written.", labels=label
-        )
-        dropped = CounterMetricFamily(
-            "aoai_gateway_sink_dropped", "Usage records that a sink has lost.", labels=label
-        )
-        for name, (records, lost) in self._counts().items():
-            written.add_metric((name,), records)
-            dropped.add_metric((name,), lost)
-        yield written
-        yield dropped
+    where: tuple[str, str, str]
+    """Their labels: client, deployment, backend."""
+    calls: Series
+    tokens: dict[str, Series]
+    """By the kind of token; what is looked up is there."""
+    attempts: Series | None = None
+    """Of their attempts, where each had but one, and nothing happened in it."""
+    times: tuple[str, str] | None = None
+    """The labels under which their durations count, if they do."""
+    durations: Series | None = None
 
 
-def outcome_of(call: Call) -> str:
-    """Say in a word how a call ended, as the metric ``aoai_gateway_calls_total`` has it."""
-    if call.outcome is not None and call.outcome is not Outcome.OK:
-        return OUTCOMES[call.outcome]
-    status = call.status or 0
-    if status in OUT_OF_CAPACITY:
-        return "throttled"
-    return "backend_error" if status >= 500 else "client_error" if status >= 400 else "ok"
-
-
-def result_of(attempt: Attempt) -> str:
-    """Say in a word how an attempt ended: ``ok``, a status, or a kind of failure."""
-    if attempt.refusal is not None:
-        return attempt.refusal.value
-    if attempt.failure is None:
-        return "ok" if (attempt.status or 0) < 400 else f"{(attempt.status or 0) // 100}xx"
-    if attempt.failure is FailureKind.STATUS:
-        return str(attempt.status)
-    return attempt.failure.value
-
-
-def _tier(name: str | None) -> str:
-    """Name a tier; any other text that a client or an answer may hold is one value."""
-    return "" if name is None else name if name in TIERS else OTHER
-
-
-def _class(call: Call) -> str:
-    return call.cls.name if call.cls is not None else ""
+def _is_plain(attempt: Attempt, status: int | None) -> bool:
+    """Whether an attempt counts as what its call ended with, and nowhere else."""
+    return (
+        attempt.status == status
+        and attempt.failure is None
+        and attempt.utilization is None
+        and attempt.refusal is None
+        and attempt.break_seconds is None
+        and attempt.spillover is None
+    )

@@ -127,94 +127,134 @@ RETRY_COUNT, TRACEPARENT = "x-stainless-retry-count", "traceparent"
 _READ = {name.encode(): name for name in (*CLIENT_REQUEST_IDS, RETRY_COUNT, TRACEPARENT)}
 """The client's headers that a record has something of."""
 
+_LENGTHS_READ = frozenset(map(len, _READ))
+"""Most of the other headers are told from these by their length, in less time than their names take."""
+
 LONGEST_ID = 256
 
 COST_DIGITS = 8
 
 QUOTA_EXCEEDED = ("quota_exceeded", "budget_exceeded")
 
+_NULLS: dict[str, Any] = dict.fromkeys(FIELDS) | {"schema": SCHEMA, "streaming": False, "count": 1}
+"""What is copied to begin a record."""
+
+_NOTICES = (
+    ("clamped", Notice.CLAMPED),
+    ("degraded", Notice.DEGRADED),
+    ("dry_run", Notice.DRY_RUN),
+    ("fallback", Notice.FALLBACK),
+)
+
+_OF_SESSIONS = ("responses", "messages_in", "messages_out", "close_code", "closed_by")
+"""Fields of a record that are those of a `Session`."""
+
 
 def usage_record(call: Call) -> dict[str, Any]:
     """Make the record of a finished call."""
-    body, usage, attempt, session = call.body, call.usage, call.attempt, call.session
-    gaps, headers = call.chunk_gaps, _headers_read(call.headers)
-    return {
-        "schema": SCHEMA,
-        "time": written_time(call.started + call.unix_offset),
-        "call": call.id,
-        "client": call.client.name,
-        "priority": _priority(call),
-        "operation": call.target.operation.name,
-        "api": call.target.api,
-        "deployment": call.deployment or None,
-        "endpoint": attempt.backend.endpoint.name if attempt else None,
-        "standin": attempt.backend.standin.name if attempt and attempt.backend.standin else None,
-        "model": call.model,
-        "streaming": call.streaming,
-        "max_tokens": body.max_tokens if body else None,
-        "outcome": call.outcome.value if call.outcome else None,
-        "status": call.status,
-        "error": call.error.code if call.error else None,
-        "finish_reason": call.finish_reason,
-        "input_tokens": usage.input_tokens if usage else None,
-        "output_tokens": usage.output_tokens if usage else None,
-        "cached_tokens": usage.cached_tokens if usage else None,
-        "reasoning_tokens": usage.reasoning_tokens if usage else None,
-        "reserved_tokens": call.reserved_tokens,
-        "charged_tokens": call.charged_tokens,
-        "clamped": call.notices.get(Notice.CLAMPED),
-        "degraded": call.notices.get(Notice.DEGRADED),
-        "dry_run": call.notices.get(Notice.DRY_RUN),
-        "asked_deployment": call.asked or None,
-        "waited_ms": call.waited and _ms(0.0, call.waited),
-        "in_line_ms": call.queue_wait and _ms(0.0, call.queue_wait),
-        "first_token_ms": _ms(call.started, call.first_content),
-        "duration_ms": _ms(call.started, call.ended),
-        "client_retry": _retry_count(headers) if headers else None,
-        "response_id": call.response_id,
-        "attempts": [_attempt(a, call.started) for a in call.attempts],
-        "skipped": [_skip(each) for each in call.skipped],
-        "count": 1,
-        "address": None,
-        "user": shown_user(call),
-        "region": attempt.region if attempt else None,
-        "provisioned": _is_provisioned(attempt) if attempt else None,
-        "service_tier": call.service_tier,
-        "cache_write_tokens": usage.cache_write_tokens if usage else None,
-        "input_audio_tokens": usage.input_audio_tokens if usage else None,
-        "output_audio_tokens": usage.output_audio_tokens if usage else None,
-        "delivered_tokens": call.delivered_tokens,
-        "prompt_tokens_counted": call.prompt.tokens if call.prompt is not None else None,
-        "cost": cost_of(call),
-        "chunk_gap_p50_ms": _ms(0.0, gaps[0]) if gaps else None,
-        "chunk_gap_max_ms": _ms(0.0, gaps[1]) if gaps else None,
-        "policy": [_action(each) for each in call.policy],
-        "refused_by": _refused_by(call) if call.error is not None else None,
-        "retry_after_ms": _retry_after_ms(call.error) if call.error is not None else None,
-        "client_request_id": _header(headers, *CLIENT_REQUEST_IDS) if headers else None,
-        "backend_request_id": attempt.request_id if attempt else None,
-        "backend_processing_ms": attempt.processing_ms if attempt else None,
-        "traceparent": _header(headers, TRACEPARENT) if headers else None,
-        "run_by": call.run_by,
-        "utilization": attempt.utilization if attempt else None,
-        "fallback": call.notices.get(Notice.FALLBACK),
-        "service_tier_requested": call.requested_tier,
-        "spillover": _spillover(attempt) if attempt else None,
-        "cached_audio_tokens": usage.cached_audio_tokens if usage else None,
-        "responses": session.responses if session else None,
-        "messages_in": session.messages_in if session else None,
-        "messages_out": session.messages_out if session else None,
-        "close_code": session.close_code if session else None,
-        "closed_by": session.closed_by if session else None,
-        "usage_of": call.usage_of,
-        "fallback_refused": call.fallback_refused,
-    }
+    # Most fields of most calls are null. A copy of nulls, in which the others are set, takes a quarter of
+    # the time of a dictionary that is made field by field.
+    record = _NULLS.copy()
+    body, usage, attempts, prompt = call.body, call.usage, call.attempts, call.prompt
+    started, target = call.started, call.target
+    record["time"] = written_time(started + call.unix_offset)
+    record["call"] = call.id
+    record["client"] = call.client.name
+    record["priority"] = _priority(call)
+    record["operation"] = target.operation.name
+    record["api"] = target.api
+    record["deployment"] = call.deployment or None
+    record["model"] = call.model
+    if body is not None:
+        record["streaming"] = body.stream
+        record["max_tokens"] = body.max_tokens
+        record["service_tier_requested"] = call.requested_tier
+    record["outcome"] = call.outcome.value if call.outcome else None
+    record["status"] = call.status
+    record["finish_reason"] = call.finish_reason
+    if usage is not None:
+        record["input_tokens"] = usage.input_tokens
+        record["output_tokens"] = usage.output_tokens
+        record["cached_tokens"] = usage.cached_tokens
+        record["reasoning_tokens"] = usage.reasoning_tokens
+        record["cache_write_tokens"] = usage.cache_write_tokens
+        record["input_audio_tokens"] = usage.input_audio_tokens
+        record["output_audio_tokens"] = usage.output_audio_tokens
+        record["cached_audio_tokens"] = usage.cached_audio_tokens
+    record["reserved_tokens"] = call.reserved_tokens
+    record["charged_tokens"] = call.charged_tokens
+    record["waited_ms"] = call.waited and _ms(0.0, call.waited)
+    record["in_line_ms"] = call.queue_wait and _ms(0.0, call.queue_wait)
+    if call.first_content is not None:
+        record["first_token_ms"] = _ms(started, call.first_content)
+    if call.ended is not None:
+        record["duration_ms"] = _ms(started, call.ended)
+    record["response_id"] = call.response_id
+    record["attempts"] = [_attempt(each, started) for each in attempts]
+    # Each record has lists of its own: a plugin may change those that it is given.
+    record["skipped"] = [_skip(each) for each in call.skipped] if call.skipped else []
+    record["policy"] = [_action(each) for each in call.policy] if call.policy else []
+    if call.user is not None:
+        record["user"] = shown_user(call)
+    record["service_tier"] = call.service_tier
+    record["delivered_tokens"] = call.delivered_tokens
+    record["prompt_tokens_counted"] = prompt.tokens if prompt is not None else None
+    if call.served:
+        record["cost"] = cost_of(call)
+    if attempts:
+        _add_last_attempt(record, attempts[-1])
+    if call.chunk_gaps is not None:
+        middle, longest = call.chunk_gaps
+        record["chunk_gap_p50_ms"], record["chunk_gap_max_ms"] = _ms(0.0, middle), _ms(0.0, longest)
+    headers = _headers_read(call.headers)
+    if headers:
+        record["client_retry"] = _retry_count(headers)
+        record["client_request_id"] = _header(headers, *CLIENT_REQUEST_IDS)
+        record["traceparent"] = _header(headers, TRACEPARENT)
+    _add_what_is_rare(record, call)
+    return record
+
+
+def _add_last_attempt(record: dict[str, Any], attempt: Attempt) -> None:
+    """Note what the last attempt tells of the call."""
+    backend = attempt.backend
+    standin = backend.standin
+    record["endpoint"] = backend.endpoint.name
+    if standin is not None:
+        record["standin"] = standin.name
+        # What was spilled over from provisioned throughput is not served by it.
+        record["provisioned"] = standin.provisioned and attempt.spillover is None
+    record["region"] = attempt.region
+    record["backend_request_id"] = attempt.request_id
+    record["backend_processing_ms"] = attempt.processing_ms
+    record["utilization"] = attempt.utilization
+    if attempt.spillover is not None:
+        record["spillover"] = _spillover(attempt)
+
+
+def _add_what_is_rare(record: dict[str, Any], call: Call) -> None:
+    """Note what has happened to few calls."""
+    error, session = call.error, call.session
+    if error is not None:
+        record["error"] = error.code
+        record["refused_by"] = _refused_by(call)
+        record["retry_after_ms"] = _retry_after_ms(error)
+    if call.notices:
+        for field, notice in _NOTICES:
+            record[field] = call.notices.get(notice)
+    if session is not None:
+        for field in _OF_SESSIONS:
+            record[field] = getattr(session, field)
+    if call.asked:
+        record["asked_deployment"] = call.asked
+    record["run_by"] = call.run_by
+    record["usage_of"] = call.usage_of
+    record["fallback_refused"] = call.fallback_refused
 
 
 def empty_record() -> dict[str, Any]:
     """Make the record of a request that never became a call: all fields, and nothing known yet."""
-    nothing: dict[str, Any] = {"streaming": False, "attempts": [], "skipped": [], "policy": []}
-    return dict.fromkeys(FIELDS) | {"schema": SCHEMA} | nothing
+    return _NULLS | {"count": None, "attempts": [], "skipped": [], "policy": []}
 
 
 def empty_attempt() -> dict[str, Any]:
@@ -229,29 +269,29 @@ def written_time(seconds: float) -> str:
 
 def _attempt(attempt: Attempt, begun: float) -> dict[str, Any]:
     """``begun``: when the call began."""
-    started = attempt.started
+    started, answered, ended, content = (
+        attempt.started,
+        attempt.answered,
+        attempt.ended,
+        attempt.first_content,
+    )
+    # As `_ms` has them. There are three or four in each record.
     return {
         "backend": attempt.backend.name,
         "status": attempt.status,
         "failure": attempt.failure.value if attempt.failure else None,
         "reason": attempt.reason or None,
-        "break_ms": _ms(0.0, attempt.break_seconds),
-        "answered_ms": _ms(started, attempt.answered),
-        "duration_ms": _ms(started, attempt.ended),
+        "break_ms": _ms(0.0, attempt.break_seconds) if attempt.break_seconds is not None else None,
+        "answered_ms": None if answered is None else floor(10_000 * (answered - started) + 0.5) / 10,
+        "duration_ms": None if ended is None else floor(10_000 * (ended - started) + 0.5) / 10,
         "resent": attempt.resent,
-        "skipped": [_skip(each) for each in attempt.skipped],
+        "skipped": [_skip(each) for each in attempt.skipped] if attempt.skipped else [],
         "region": attempt.region,
         "request_id": attempt.request_id,
-        "started_ms": _ms(begun, started),
-        "first_token_ms": _ms(started, attempt.first_content),
-        "spillover": _spillover(attempt),
+        "started_ms": floor(10_000 * (started - begun) + 0.5) / 10,
+        "first_token_ms": None if content is None else floor(10_000 * (content - started) + 0.5) / 10,
+        "spillover": _spillover(attempt) if attempt.spillover is not None else None,
     }
-
-
-def _is_provisioned(attempt: Attempt) -> bool | None:
-    """Whether provisioned throughput has served: not what was spilled over from it."""
-    standin = attempt.backend.standin
-    return None if standin is None else standin.provisioned and attempt.spillover is None
 
 
 def _spillover(attempt: Attempt) -> dict[str, str | None] | None:
@@ -325,7 +365,7 @@ def _headers_read(headers: Headers) -> Mapping[str, str]:
     # mitmproxy's go through all fields for each name that is asked for: here that is done once.
     found: dict[str, str] = {}
     for name_sent, sent in fields:
-        name = _READ.get(name_sent.lower())
+        name = _READ.get(name_sent.lower()) if len(name_sent) in _LENGTHS_READ else None
         if name is not None:
             text = sent.decode(errors="surrogateescape")
             found[name] = f"{found[name]}, {text}" if name in found else text

@@ -38,13 +38,18 @@ class Ring[T]:
         self.length = length
         self._make = make
         self._spans: list[tuple[int, T] | None] = [None] * length
+        self._last: tuple[float, T] | None = None
+        """The time that was asked for last, and its span: many calls are counted at once."""
 
     def at(self, now: float) -> T:
         """Return the span of this time. The span that it replaces is older than the whole ring."""
+        if self._last is not None and self._last[0] == now:
+            return self._last[1]
         number = math.floor(now / self.seconds)
         found = self._spans[number % self.length]
         if found is None or found[0] != number:
             found = self._spans[number % self.length] = (number, self._make())
+        self._last = (now, found[1])
         return found[1]
 
     def ends(self, now: float) -> float:
@@ -107,17 +112,17 @@ class Traffic:
         """Count a call that has ended."""
         bucket, minute = self._buckets.at(now), self._minutes.at(now)
         status, outcome, usage = call.status or 0, call.outcome, call.usage
-        gone = outcome is not None and outcome.is_the_clients
-        refused = status in OUT_OF_CAPACITY and not gone
-        if gone:
-            bucket.gone += 1
-        elif refused:
-            bucket.refused += 1
-        elif outcome is Outcome.OK and status < 400:
+        refused = False
+        if outcome is Outcome.OK and status < 400:
             bucket.answers += 1
             if call.ended is not None:
                 place = _bin(call.ended - call.started)
                 bucket.latencies[place] = bucket.latencies.get(place, 0) + 1
+        elif outcome is not None and outcome.is_the_clients:
+            bucket.gone += 1
+        elif status in OUT_OF_CAPACITY:
+            refused = True
+            bucket.refused += 1
         else:
             bucket.errors += 1
         if usage is not None:
@@ -128,14 +133,18 @@ class Traffic:
             bucket.waited_seconds += call.waited
         if len(call.attempts) > 1:
             bucket.replayed += 1
-        client = minute.clients.setdefault(call.client.name, [0, 0, 0])
+        client = minute.clients.get(call.client.name) or minute.clients.setdefault(
+            call.client.name, [0, 0, 0]
+        )
         client[0] += 1
         client[1] += refused
-        client[2] += usage.input_tokens + usage.output_tokens if usage is not None else 0
+        if usage is not None:
+            client[2] += usage.input_tokens + usage.output_tokens
         for attempt in call.attempts:
-            backend = minute.backends.setdefault(attempt.backend.name, [0, 0])
+            name = attempt.backend.name
+            backend = minute.backends.get(name) or minute.backends.setdefault(name, [0, 0])
             backend[0] += 1
-            if attempt.is_backends_failure:
+            if attempt.failure is not None and attempt.is_backends_failure:
                 backend[1] += 1
                 kind = _kind(attempt)
                 bucket.failed_attempts[kind] = bucket.failed_attempts.get(kind, 0) + 1

