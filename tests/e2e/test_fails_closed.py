@@ -276,6 +276,7 @@ ELSEWHERE = {
     "GatewayLayer.handle_event",
     "GatewayStream.crashed",
     "GatewayStream.fail_closed",
+    "GatewayStream.open_session",  # tests/proxy/test_session.py has sessions
     "RequestSteps.stop_swallowing",  # the connection that it closes has its answer
     "EngineDriver.note_bug",
     "EngineDriver.note_hang_up",  # an addon has to hold the flow
@@ -297,7 +298,7 @@ ELSEWHERE = {
 """What belongs to the start, the end, TLS and displays, and what is done about exceptions and hang-ups."""
 
 BEFORE_SENDING = re.compile(
-    r"(engine|downstream_request|health|models|Plugin\.gateway_(client|backend_chosen)|Ask)\b.*"
+    r"(engine|downstream_request|request_head|health|models|Plugin\.gateway_(client|backend_chosen)|Ask)\b.*"
     r"|Engine\.(?!abandoned)\w+|Plans\.of"
     r"|upstream_attempt\.build_request"
     r"|RequestSteps\.(receive_\w+|_begin\w*|_answer_early)|GatewayStream\.(advance|_send|respond)"

@@ -16,36 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.analysis.recorded import PATHS, Decision
 from aoai_gateway.analysis.virtual_backends import Deployment, limits_of
+from aoai_gateway.engine import effects
 from aoai_gateway.engine.attempt import FailureKind
 from aoai_gateway.engine.call import Call, Outcome, Setup
-from aoai_gateway.engine.effects import (
-    Announce,
-    Answered,
-    Book,
-    Cancel,
-    Choose,
-    Chosen,
-    ClientGone,
-    CountDelivered,
-    Counted,
-    CountTokens,
-    Deliver,
-    Done,
-    Drain,
-    Drained,
-    Ended,
-    Failed,
-    Reject,
-    Renew,
-    Renewed,
-    Reserve,
-    Reserved,
-    Return,
-    Send,
-    Settle,
-    WaitInQueue,
-    WaitUntil,
-)
 from aoai_gateway.engine.engine import Engine
 from aoai_gateway.quota.counters import LEASE, Counters
 from aoai_gateway.routing.backends import RoutingTable
@@ -57,11 +30,9 @@ from aoai_gateway.wire.usage import Usage
 from aoai_simulator import limits
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from aoai_gateway.analysis.recorded import RecordedCall, Recording
     from aoai_gateway.config.models import Config
-    from aoai_gateway.engine.effects import Effect, Result
+    from aoai_gateway.engine.effects import EffectGenerator
     from aoai_gateway.routing.backends import Backend
 
 BEGIN = 1_000.0
@@ -273,15 +244,15 @@ class _Running:
         self.call = call
         self.done = False
         self.gone = False
-        self._run: Generator[Effect, Result] = gateway.engine.lead(call, gateway.now)
-        self._effect: Effect | None = None
+        self._run: EffectGenerator[None] = gateway.engine.lead(call, gateway.now)
+        self._effect: effects.Effect | None = None
         self._steps = 0
         self._place: Deployment | None = None
         self._booked: limits.Reservation | None = None
         self._rest = 0.0
         """From the begin of the answer to its end, at the backend that it was sent to."""
 
-    def step(self, result: Result | None) -> None:
+    def step(self, result: effects.Result | None) -> None:
         """Lead the engine to its next effect that takes time. None as the result begins."""
         gateway, run = self._gateway, self._run
         self._steps += 1
@@ -299,63 +270,63 @@ class _Running:
                 gateway.changed()
             gateway.ended(self)
 
-    def _carry_out(self, effect: Effect) -> Result | None:
+    def _carry_out(self, effect: effects.Effect) -> effects.Result | None:
         """Do what takes no time, and give its result; begin what takes time, and give None."""
         gateway, now = self._gateway, self._gateway.now
         match effect:
-            case Send():
+            case effects.Send():
                 self._send(effect)
                 return None
-            case Deliver():
+            case effects.Deliver():
                 self._deliver()
                 return None
-            case CountTokens():
-                return Counted(now, Count(self.recorded.prompt, True, "recorded"))
-            case CountDelivered():
-                return Counted(now, Count(self.recorded.completion, True, "recorded"))
-            case Reserve():
+            case effects.CountTokens():
+                return effects.Counted(now, Count(self.recorded.prompt, True, "recorded"))
+            case effects.CountDelivered():
+                return effects.Counted(now, Count(self.recorded.completion, True, "recorded"))
+            case effects.Reserve():
                 decision = gateway.counters.reserve(effect.reservation, now + gateway.unix_offset)
                 if decision.admitted:
                     gateway.reservations[effect.reservation.id] = effect.reservation
-                return Reserved(now, decision)
-            case Book():
+                return effects.Reserved(now, decision)
+            case effects.Book():
                 gateway.reservations[effect.reservation.id] = effect.reservation
                 gateway.counters.book(effect.reservation, now + gateway.unix_offset)
-            case Settle():
+            case effects.Settle():
                 gateway.reservations.pop(effect.reservation.id, None)
                 gateway.counters.settle(
                     effect.reservation, effect.tokens, now + gateway.unix_offset, effect.cost
                 )
-            case Cancel():
+            case effects.Cancel():
                 gateway.reservations.pop(effect.reservation.id, None)
                 gateway.counters.cancel(effect.reservation, now + gateway.unix_offset)
-            case Choose():
-                return Chosen(now, effect.candidates)
-            case Renew():
-                return Renewed(now, is_new=False)
-            case Announce() | Return() | Reject():
+            case effects.Choose():
+                return effects.Chosen(now, effect.candidates)
+            case effects.Renew():
+                return effects.Renewed(now, is_new=False)
+            case effects.Announce() | effects.Return() | effects.Reject():
                 pass
-            case Drain():
-                return Drained(now, REFUSAL_BODY)
-            case WaitInQueue():
+            case effects.Drain():
+                return effects.Drained(now, REFUSAL_BODY)
+            case effects.WaitInQueue():
                 gateway.stand(self, effect.until)
                 return None
-            case WaitUntil():
-                self._later(Done(effect.at))
+            case effects.WaitUntil():
+                self._later(effects.Done(effect.at))
                 return None
-        return Done(now)
+        return effects.Done(now)
 
-    def _later(self, result: Result, used: int | None = None) -> None:
+    def _later(self, result: effects.Result, used: int | None = None) -> None:
         """Go on at the time of a result, if the call is still where it is now. ``used``: see `_settle`."""
         self._gateway.at(result.now, self._go_on, self._steps, result, used)
 
-    def _go_on(self, steps: int, result: Result, used: int | None) -> None:
+    def _go_on(self, steps: int, result: effects.Result, used: int | None) -> None:
         if self._steps == steps and not self.done:
             if used is not None and self._booked is not None:
                 self._settle(used)
             self.step(result)
 
-    def _send(self, effect: Send) -> None:
+    def _send(self, effect: effects.Send) -> None:
         gateway, recorded, backend = self._gateway, self.recorded, effect.attempt.backend
         fault = recorded.faults.get(backend.name)
         now, latest = gateway.now, gateway.now + effect.timeouts.first_byte
@@ -368,20 +339,20 @@ class _Running:
         cost = recorded.prompt + (recorded.completion if bound is None else bound)
         decision = place.admit(cost, now)
         if not decision.admitted:
-            self._later(Answered(now + REFUSAL_SECONDS, 429, dict(decision.headers)))
+            self._later(effects.Answered(now + REFUSAL_SECONDS, 429, dict(decision.headers)))
             return
         self._place, self._booked = place, decision.reservation
         if now + begin > latest:
             self._fail(None, latest)
             return
-        self._later(Answered(now + begin, recorded.status, dict(decision.headers)))
+        self._later(effects.Answered(now + begin, recorded.status, dict(decision.headers)))
 
     def _fail(self, status: int | None, at: float) -> None:
         if status is not None:
-            self._later(Answered(at, status, {}))
+            self._later(effects.Answered(at, status, {}))
             return
         self._settle(0)
-        self._later(Failed(at, FailureKind.TIMEOUT, "no answer in time"))
+        self._later(effects.Failed(at, FailureKind.TIMEOUT, "no answer in time"))
 
     def _pace(self, backend: str) -> tuple[float, float]:
         """Return the seconds until the answer begins, and from then to its end."""
@@ -399,7 +370,7 @@ class _Running:
         now, recorded = self._gateway.now, self.recorded
         completion = min(recorded.completion, self.call.edits.get("max_tokens", recorded.completion))
         usage = Usage(recorded.prompt, completion, recorded.prompt + completion, recorded.cached)
-        end = Ended(now + self._rest, complete=True, first_content=now, usage=usage)
+        end = effects.Ended(now + self._rest, complete=True, first_content=now, usage=usage)
         self._later(end, usage.total_tokens)
 
     def _settle(self, used: int) -> None:
@@ -412,18 +383,22 @@ class _Running:
         if self.done:
             return
         self.gone = True
-        if isinstance(self._effect, WaitInQueue):
+        if isinstance(self._effect, effects.WaitInQueue):
             self._gateway.wake(self.call.id)
             return
         self._settle(self.recorded.prompt)
-        so_far = Ended(self._gateway.now, complete=False) if isinstance(self._effect, Deliver) else None
-        self.step(ClientGone(self._gateway.now, so_far))
+        so_far = (
+            effects.Ended(self._gateway.now, complete=False)
+            if isinstance(self._effect, effects.Deliver)
+            else None
+        )
+        self.step(effects.ClientGone(self._gateway.now, so_far))
 
     def woken(self) -> None:
         """It is released, or its time in the queue is over."""
         if not self.done:
             now = self._gateway.now
-            self.step(ClientGone(now) if self.gone else Done(now))
+            self.step(effects.ClientGone(now) if self.gone else effects.Done(now))
 
 
 _TARGETS: dict[str, Target] = {}

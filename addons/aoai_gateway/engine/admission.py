@@ -21,19 +21,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from aoai_gateway.engine import money
+from aoai_gateway.engine import effects, money
 from aoai_gateway.engine.call import Call, Notice, Outcome, PolicyAction
-from aoai_gateway.engine.effects import (
-    ClientGone,
-    Counted,
-    CountTokens,
-    Effect,
-    Refused,
-    Reserve,
-    Reserved,
-    Result,
-    WaitUntil,
-)
 from aoai_gateway.engine.end_users import EndUsers, user_of
 from aoai_gateway.engine.estimates import completion_tokens, costs
 from aoai_gateway.engine.quota_refusal import excess, limit_of, note_refused, refusal, refused_by
@@ -44,9 +33,8 @@ from aoai_gateway.quota.request_limits import NO_LIMITS, apply, bound_of_respons
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from aoai_gateway.config.models import Config
+    from aoai_gateway.engine.effects import EffectGenerator
     from aoai_gateway.engine.estimates import Estimates
     from aoai_gateway.quota.quotas import Budget
 
@@ -70,9 +58,7 @@ class Admission:
         self._stretched: dict[str, Call] = {}
         """By client, the call that may take more than is booked for it."""
 
-    def admit(
-        self, call: Call, now: float, *, at_once: bool = False
-    ) -> Generator[Effect, Result, float | None]:
+    def admit(self, call: Call, now: float, *, at_once: bool = False) -> EffectGenerator[float | None]:
         """Hold a call to its client's limits and book it. Returns the time, or None if it has ended.
 
         ``at_once``: it neither waits nor is degraded. Raises GatewayError when it is refused.
@@ -83,12 +69,12 @@ class Admission:
         if call.client.user_from is not None:
             call.user = user_of(call, call.client.user_from)
         if terms.counts_prompts and call.body is not None and call.body.is_json and costs(call):
-            result = yield CountTokens(call.target, call.body, self._estimates.model(call))
+            result = yield effects.CountTokens(call.target, call.body, self._estimates.model(call))
             if self._gone(call, result):
                 return None
-            if isinstance(result, Refused):
+            if isinstance(result, effects.Refused):
                 raise result.error
-            if isinstance(result, Counted):
+            if isinstance(result, effects.Counted):
                 call.prompt = result.count
             now = result.now
         if not terms.has_limit_here or terms.request_limits is not NO_LIMITS:
@@ -167,9 +153,7 @@ class Admission:
                 call.note(Notice.DRY_RUN, error.code)
             return reservation
 
-    def _book(
-        self, call: Call, terms: EffectivePolicy, now: float
-    ) -> Generator[Effect, Result, float | None]:
+    def _book(self, call: Call, terms: EffectivePolicy, now: float) -> EffectGenerator[float | None]:
         begun, held = now, call.waited
         degraded: set[str] = set()
         size = None
@@ -187,10 +171,10 @@ class Admission:
                 return now
             if call.unproven:
                 reservation = _of_nothing(reservation)
-            result = yield Reserve(reservation)
+            result = yield effects.Reserve(reservation)
             if self._gone(call, result):
                 return None
-            assert isinstance(result, Reserved)
+            assert isinstance(result, effects.Reserved)
             now, decision = result.now, result.decision
             call.quota = decision
             call.waited = held + now - begun
@@ -221,7 +205,7 @@ class Admission:
                 last = begun + min(exceeded.seconds, 0.5 * call.patience())
                 if now < last and now + decision.soonest <= last:
                     pause = min(decision.retry_after, ASK_AGAIN_SECONDS)
-                    waited = yield WaitUntil(min(now + pause, last))
+                    waited = yield effects.WaitUntil(min(now + pause, last))
                     if self._gone(call, waited):
                         return None
                     continue
@@ -263,8 +247,8 @@ class Admission:
         return None
 
     @staticmethod
-    def _gone(call: Call, result: Result) -> bool:
-        if not isinstance(result, ClientGone):
+    def _gone(call: Call, result: effects.Result) -> bool:
+        if not isinstance(result, effects.ClientGone):
             return False
         call.outcome, call.ended = Outcome.CLIENT_GONE, result.now
         return True
@@ -286,7 +270,7 @@ class Admission:
 
     def book_response(
         self, call: Call, number: int, prompt: int, answer: int, now: float
-    ) -> Generator[Effect, Result, Booking]:
+    ) -> EffectGenerator[Booking]:
         """Book what the next response of a session may take. Raises GatewayError when it does not fit.
 
         ``prompt``, ``answer``: its tokens, at most as far as that is known.
@@ -301,8 +285,8 @@ class Admission:
             reservation = _without(whole, over) if over else whole
             if not reservation.quotas:
                 return Booking()
-            result = yield Reserve(reservation)
-            assert isinstance(result, Reserved)
+            result = yield effects.Reserve(reservation)
+            assert isinstance(result, effects.Reserved)
             if result.decision.admitted:
                 return Booking(reservation)
             note_refused(call, refused_by(reservation, result.decision, dry_run=terms.dry_run))

@@ -20,16 +20,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from aoai_gateway.engine import effects
 from aoai_gateway.engine.attempt import Attempt, FailureKind, Fault
 from aoai_gateway.engine.call import Call, Outcome
-from aoai_gateway.engine.effects import (
-    Announce,
-    Effect,
-    Failed,
-    Reject,
-    Result,
-    Return,
-)
 from aoai_gateway.engine.failures import (
     broken_by,
     cause_in_call,
@@ -53,9 +46,8 @@ from aoai_gateway.wire.hints import own_rate_limits, retry_hint
 from aoai_gateway.wire.refusals import Refusal, is_encryption_foreign
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from aoai_gateway.config.models import Config
+    from aoai_gateway.engine.effects import EffectGenerator
     from aoai_gateway.engine.shared import SharedState
     from aoai_gateway.routing.backends import Backend, BackendKey, Pool
     from aoai_gateway.routing.breaker import Scope
@@ -82,7 +74,7 @@ class Aftermath:
         """Failed attempts and their breaks, by the kind of failure, where the call may be the cause."""
         self._last: tuple[Attempt, str, bytes | None] | None = None
         """The last failed attempt, the kind of its failure (as in `_alike`), and its answer's body."""
-        self._refused: tuple[Attempt, Failed | None, bytes | None] | None = None
+        self._refused: tuple[Attempt, effects.Failed | None, bytes | None] | None = None
         """The attempt whose answer is the client's, unless the call falls back; its failure, and the body."""
         self.refusal: Refusal | None = None
         """Why the call is to fall back, once that is known."""
@@ -94,7 +86,7 @@ class Aftermath:
         """The time of the last result."""
         return self._now
 
-    def _after_failure(self, attempt: Attempt, failed: Failed) -> Generator[Effect, Result, bool]:
+    def _after_failure(self, attempt: Attempt, failed: effects.Failed) -> EffectGenerator[bool]:
         call, shared = self._call, self._shared
         like = "" if failed.silent else cause_in_call(failed)
         scope = self._hold_against(attempt, failed)
@@ -113,7 +105,7 @@ class Aftermath:
                 return True
         return False
 
-    def _after_fault(self, attempt: Attempt, failed: Failed, fault: Fault) -> Generator[Effect, Result, bool]:
+    def _after_fault(self, attempt: Attempt, failed: effects.Failed, fault: Fault) -> EffectGenerator[bool]:
         """Ask the next backend, since the client is not to blame. True if the call has ended.
 
         The answer is kept: it is the client's if no backend can do better, and the breaks are withdrawn then.
@@ -152,9 +144,9 @@ class Aftermath:
             return True
         return False
 
-    def _announce(self, attempt: Attempt, body: bytes | None) -> Generator[Effect, Result]:
+    def _announce(self, attempt: Attempt, body: bytes | None) -> EffectGenerator[None]:
         """Tell that an attempt failed. Plugins that hear of it may take their time."""
-        announced = yield Announce(attempt, body)
+        announced = yield effects.Announce(attempt, body)
         self._now = announced.now
 
     def _is_the_cause(self, alike: list[tuple[Attempt, Scope]]) -> bool:
@@ -163,7 +155,7 @@ class Aftermath:
         elsewhere = any(backend.endpoint.name not in failed for backend in self._pool)
         return len(alike) > 1 and (len(failed) > 1 or not elsewhere)
 
-    def _hold_against(self, attempt: Attempt, failed: Failed) -> Scope:
+    def _hold_against(self, attempt: Attempt, failed: effects.Failed) -> Scope:
         """Open the breaks that a failure calls for, and note its figures of the backend's capacity."""
         call, request, scheduler, now = self._call, self._request, self._scheduler, self._now
         backend = attempt.backend
@@ -188,13 +180,13 @@ class Aftermath:
         scheduler.ended(request, 0 if was_not_taken(failed) else None, now)
         return scope
 
-    def _is_impatience(self, attempt: Attempt, failed: Failed) -> bool:
+    def _is_impatience(self, attempt: Attempt, failed: effects.Failed) -> bool:
         """Whether time ran out that the client gave, rather than we."""
         allowed = self._call.client_timeout()
         by_client = allowed is not None and attempt.deadline >= allowed
         return failed.kind is FailureKind.TIMEOUT and not failed.silent and by_client
 
-    def _break(self, attempt: Attempt, failed: Failed, scope: Scope, hint: float | None) -> None:
+    def _break(self, attempt: Attempt, failed: effects.Failed, scope: Scope, hint: float | None) -> None:
         """Open a break for all, for the call's client, or none yet, as far as there is evidence."""
         call, request, breaks, now = self._call, self._request, self._scheduler.breaks, self._now
         if refuses_us(failed) and breaks.is_shown_another(scope[0], call.started):
@@ -218,7 +210,7 @@ class Aftermath:
             attempt.break_seconds, attempt.scope = opened[request.cls.name], scope
             attempt.breaks = opened
 
-    def _hint(self, failed: Failed) -> float | None:
+    def _hint(self, failed: effects.Failed) -> float | None:
         if failed.headers is None:
             return None
         if refuses_us(failed):
@@ -230,7 +222,7 @@ class Aftermath:
             return min(hint, self._config.breaks.default_seconds)
         return hint
 
-    def _break_for_tier(self, failed: Failed, scope: Scope, hint: float | None) -> None:
+    def _break_for_tier(self, failed: effects.Failed, scope: Scope, hint: float | None) -> None:
         """Open a break for calls that ask for the same service tier."""
         request, now = self._request, self._now
         seconds = request.cls.breaks.length(hint)
@@ -240,7 +232,7 @@ class Aftermath:
 
     def _answer_failure(
         self, attempt: Attempt, like: str, body: bytes | None, *, withdraw: bool = True
-    ) -> Generator[Effect, Result]:
+    ) -> EffectGenerator[None]:
         """Answer with a failure that the call itself may have caused.
 
         ``withdraw``: it counts against no backend.
@@ -266,7 +258,7 @@ class Aftermath:
                 call.withdrawn += (scope,)
             earlier.break_seconds = None
 
-    def _return(self, attempt: Attempt, body: bytes | None) -> Generator[Effect, Result]:
+    def _return(self, attempt: Attempt, body: bytes | None) -> EffectGenerator[None]:
         """Answer with the backend's failed response, if all of it came."""
         call = self._call
         if body is None:
@@ -274,14 +266,14 @@ class Aftermath:
             return
         # A failure inside a 200 is returned as it came.
         call.status, call.outcome, call.ended = attempt.status or 200, Outcome.OK, self._now
-        yield Return(attempt, body)
+        yield effects.Return(attempt, body)
 
-    def _reject(self, error: GatewayError, outcome: Outcome) -> Generator[Effect, Result]:
+    def _reject(self, error: GatewayError, outcome: Outcome) -> EffectGenerator[None]:
         call = self._call
         call.error, call.status, call.outcome, call.ended = error, error.status, outcome, self._now
-        yield Reject(error)
+        yield effects.Reject(error)
 
-    def _give_up(self, found: Order, *, line_full: bool = False) -> Generator[Effect, Result]:
+    def _give_up(self, found: Order, *, line_full: bool = False) -> EffectGenerator[None]:
         call = self._call
         last = self._last
         if last is not None and last[0].fault in (Fault.STANDIN, Fault.PATH):

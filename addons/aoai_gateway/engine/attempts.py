@@ -16,26 +16,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from aoai_gateway.engine import effects
 from aoai_gateway.engine.aftermath import Aftermath
 from aoai_gateway.engine.attempt import Attempt, FailureKind, Fault
 from aoai_gateway.engine.call import Outcome
-from aoai_gateway.engine.effects import (
-    Answered,
-    Choose,
-    Chosen,
-    ClientGone,
-    Deliver,
-    Drain,
-    Drained,
-    Effect,
-    Ended,
-    Failed,
-    Renew,
-    Renewed,
-    Result,
-    Send,
-    WaitInQueue,
-)
 from aoai_gateway.engine.failures import (
     NOT_TAKEN,
     creates_state,
@@ -54,8 +38,7 @@ from aoai_gateway.engine.timeouts import is_foretold, patience, timeouts_of
 from aoai_gateway.wire.hints import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
+    from aoai_gateway.engine.effects import EffectGenerator
     from aoai_gateway.routing.backends import Backend
     from aoai_gateway.routing.order import Order
     from aoai_gateway.wire.refusals import Refusal
@@ -71,7 +54,7 @@ CREDENTIAL_REFUSED = 401
 class Attempts(Aftermath):
     """The attempts of one call, and the delivery of the answer."""
 
-    def run(self) -> Generator[Effect, Result, Refusal | None]:
+    def run(self) -> EffectGenerator[Refusal | None]:
         """Try one backend after the other until the call has ended.
 
         Returns the cause if another deployment is to serve it instead; if none can, `answer_refused` ends it.
@@ -104,7 +87,7 @@ class Attempts(Aftermath):
                 return backend
         return None
 
-    def _find(self, found: Order, claimed: Backend | None) -> Generator[Effect, Result, Backend | None]:
+    def _find(self, found: Order, claimed: Backend | None) -> EffectGenerator[Backend | None]:
         """Wait for a backend where none is to be had at once, and have plugins choose. None: it has ended."""
         if claimed is None:
             to_be_had = bool(found.candidates) and self._scheduler.is_free(self._request)
@@ -118,15 +101,15 @@ class Attempts(Aftermath):
             return (yield from self._consult(given))
         return given
 
-    def _consult(self, given: Backend) -> Generator[Effect, Result, Backend | None]:
+    def _consult(self, given: Backend) -> EffectGenerator[Backend | None]:
         """Let plugins choose the backend; until then the call keeps the one it has."""
         request, scheduler = self._request, self._scheduler
         others = [b for b in scheduler.candidates(request, self._now).candidates if b is not given]
-        chosen = yield Choose((given, *others))
+        chosen = yield effects.Choose((given, *others))
         if self._gone(chosen):
             scheduler.release(request, self._now)
             return None
-        assert isinstance(chosen, Chosen)
+        assert isinstance(chosen, effects.Chosen)
         self._now = chosen.now
         if chosen.error is not None:
             scheduler.release(request, self._now)
@@ -146,7 +129,7 @@ class Attempts(Aftermath):
         yield from self._give_up(self._look())
         return None
 
-    def _wait(self, found: Order) -> Generator[Effect, Result, bool]:
+    def _wait(self, found: Order) -> EffectGenerator[bool]:
         """Wait in the queue until there is a backend for the call. False if it has ended instead."""
         call, request, scheduler = self._call, self._request, self._scheduler
         cls, begun = request.cls, self._now
@@ -159,7 +142,7 @@ class Attempts(Aftermath):
         if hopeless or not scheduler.join(request, self._config.minimum_shares, max_length=length):
             yield from self._give_up(found, line_full=not hopeless)
             return False
-        result = yield WaitInQueue(until)
+        result = yield effects.WaitInQueue(until)
         call.queue_wait += result.now - begun
         call.waited += result.now - begun
         if self._gone(result):
@@ -193,8 +176,8 @@ class Attempts(Aftermath):
             bool(call.attempts) and self._now - call.started >= replay.max_seconds
         )
 
-    def _gone(self, result: Result) -> bool:
-        if not isinstance(result, ClientGone):
+    def _gone(self, result: effects.Result) -> bool:
+        if not isinstance(result, effects.ClientGone):
             return False
         call = self._call
         self._now = result.now
@@ -213,7 +196,7 @@ class Attempts(Aftermath):
 
     # --- one attempt -----------------------------------------------------------------------------------
 
-    def _try(self, backend: Backend) -> Generator[Effect, Result, bool]:
+    def _try(self, backend: Backend) -> EffectGenerator[bool]:
         """Try one backend. True if the call has ended, False if the next one is to be tried."""
         call = self._call
         attempt = Attempt(len(call.attempts) + 1, backend, self._now, skipped=self._request.skipped)
@@ -229,33 +212,33 @@ class Attempts(Aftermath):
         liveness.sent(call.id, self._now, within)
         if call.streaming and self._lacks_usage(backend):
             call.usage_unknown |= {backend.key}
-        result = yield Send(attempt, timeouts, fresh=creates_state(call))
-        if isinstance(result, Failed) and result.kind is FailureKind.DROPPED and result.reused:
+        result = yield effects.Send(attempt, timeouts, fresh=creates_state(call))
+        if isinstance(result, effects.Failed) and result.kind is FailureKind.DROPPED and result.reused:
             attempt.resent = True
             liveness.sent(call.id, result.now, within)
-            result = yield Send(attempt, timeouts, fresh=True)
-        if isinstance(result, Failed) and result.fault is Fault.STREAM_OPTIONS:
+            result = yield effects.Send(attempt, timeouts, fresh=True)
+        if isinstance(result, effects.Failed) and result.fault is Fault.STREAM_OPTIONS:
             # It is the gateway that asked for usage: once more, as the client has it.
             attempt.resent = True
             call.usage_unknown |= {backend.key}
             liveness.sent(call.id, result.now, within)
-            result = yield Send(attempt, timeouts, fresh=creates_state(call))
-            if isinstance(result, Answered) and result.status < 400:
+            result = yield effects.Send(attempt, timeouts, fresh=creates_state(call))
+            if isinstance(result, effects.Answered) and result.status < 400:
                 self._shared.without_usage.put(self._version(backend), result.now + WITHOUT_USAGE_SECONDS)
         if (
-            isinstance(result, Answered)
+            isinstance(result, effects.Answered)
             and result.status == CREDENTIAL_REFUSED
             and self._may_renew(backend, result)
         ):
             refused = yield from self._drain(attempt, result)
             result = yield from self._renew(attempt, refused)
-            if isinstance(result, Renewed):
+            if isinstance(result, effects.Renewed):
                 liveness.sent(call.id, result.now, within)
-                result = yield Send(attempt, timeouts, fresh=creates_state(call))
+                result = yield effects.Send(attempt, timeouts, fresh=creates_state(call))
         if self._gone(result):
             return True
         self._now = result.now
-        if isinstance(result, Answered):
+        if isinstance(result, effects.Answered):
             attempt.taken = not is_failure(result.status)
             if attempt.taken:
                 self._note_answered(attempt, result)
@@ -265,12 +248,12 @@ class Attempts(Aftermath):
                     self._scheduler.ended(self._request, 0, self._now)
                     yield from self._reject(result.error, Outcome.REJECTED)
                     return True
-                self._end_delivery(attempt, result.status, (yield Deliver(attempt)))
+                self._end_delivery(attempt, result.status, (yield effects.Deliver(attempt)))
                 return True
             read = yield from self._drain(attempt, result)
             if self._gone(read):
                 return True
-            assert isinstance(read, Failed)
+            assert isinstance(read, effects.Failed)
             attempt.taken = result.status not in NOT_TAKEN
             if not is_replayed(call, result.status):
                 attempt.ended = self._now = read.now
@@ -279,7 +262,7 @@ class Attempts(Aftermath):
                 return True
             self._now, failed = read.now, read
         else:
-            assert isinstance(result, Failed)
+            assert isinstance(result, effects.Failed)
             failed = result
             if failed.headers is not None:
                 attempt.note_head(failed.headers)
@@ -306,7 +289,7 @@ class Attempts(Aftermath):
         target = self._call.target
         return "\n".join((*backend.key, target.api, (target.api_version or "")[:64]))
 
-    def _may_renew(self, backend: Backend, answered: Answered) -> bool:
+    def _may_renew(self, backend: Backend, answered: effects.Answered) -> bool:
         """Whether a refused credential can be fetched anew. A written key stays the same."""
         if self._call.brings_own_token:
             return False
@@ -314,28 +297,30 @@ class Attempts(Aftermath):
         return in_time and backend.endpoint.credential_source is not None
 
     def _renew(
-        self, attempt: Attempt, refused: Failed | ClientGone
-    ) -> Generator[Effect, Result, Renewed | Failed | ClientGone]:
+        self, attempt: Attempt, refused: effects.Failed | effects.ClientGone
+    ) -> EffectGenerator[effects.Renewed | effects.Failed | effects.ClientGone]:
         """Have another credential fetched. Returns the refusal as it was, if there is no other."""
-        if isinstance(refused, ClientGone):
+        if isinstance(refused, effects.ClientGone):
             return refused
-        renewed = yield Renew(attempt)
-        if isinstance(renewed, ClientGone):
+        renewed = yield effects.Renew(attempt)
+        if isinstance(renewed, effects.ClientGone):
             return renewed
-        assert isinstance(renewed, Renewed)
+        assert isinstance(renewed, effects.Renewed)
         if not renewed.is_new:
             return replace(refused, now=renewed.now)
         attempt.resent = True
         return renewed
 
-    def _drain(self, attempt: Attempt, answered: Answered) -> Generator[Effect, Result, Failed | ClientGone]:
+    def _drain(
+        self, attempt: Attempt, answered: effects.Answered
+    ) -> EffectGenerator[effects.Failed | effects.ClientGone]:
         """Read a failed response to its end."""
         self._note_answered(attempt, answered)
-        drained = yield Drain(attempt)
-        if isinstance(drained, ClientGone):
+        drained = yield effects.Drain(attempt)
+        if isinstance(drained, effects.ClientGone):
             return drained
-        assert isinstance(drained, Drained)
-        return Failed(
+        assert isinstance(drained, effects.Drained)
+        return effects.Failed(
             drained.now,
             FailureKind.STATUS,
             describe(answered.status, drained.body or b""),
@@ -345,14 +330,14 @@ class Attempts(Aftermath):
         )
 
     @staticmethod
-    def _note_answered(attempt: Attempt, answered: Answered) -> None:
+    def _note_answered(attempt: Attempt, answered: effects.Answered) -> None:
         attempt.unseen = False
         attempt.answered, attempt.status = answered.now, answered.status
         attempt.note_head(answered.headers)
 
     # --- a refusal after which another deployment may be asked -----------------------------------------
 
-    def _after_refusal(self, attempt: Attempt, failed: Failed) -> Generator[Effect, Result]:
+    def _after_refusal(self, attempt: Attempt, failed: effects.Failed) -> EffectGenerator[None]:
         """Keep an answer that is the client's, unless the call falls back. The backend is well."""
         attempt.unseen = False
         attempt.answered, attempt.status, attempt.refusal = failed.now, failed.status, failed.refusal
@@ -363,7 +348,7 @@ class Attempts(Aftermath):
         self._refused, self.refusal = (attempt, failed, failed.body), failed.refusal
         yield from self._announce(attempt, failed.body)
 
-    def answer_refused(self) -> Generator[Effect, Result]:
+    def answer_refused(self) -> EffectGenerator[None]:
         """Answer with the refusal that would have led to another deployment: there is none for the call."""
         assert self._refused is not None
         attempt, _, body = self._refused
@@ -379,13 +364,13 @@ class Attempts(Aftermath):
 
     # --- the end ---------------------------------------------------------------------------------------
 
-    def _note_answer(self, attempt: Attempt, told: Ended) -> None:
+    def _note_answer(self, attempt: Attempt, told: effects.Ended) -> None:
         """Keep the facts of an answer."""
         self._call.note_delivery(attempt, told)
         if told.usage is not None and told.usage.reasoning_tokens and attempt.spillover is None:
             speed_of(self._shared, self._call, attempt.backend).thinks = True
 
-    def _begin_delivery(self, attempt: Attempt, answered: Answered) -> None:
+    def _begin_delivery(self, attempt: Attempt, answered: effects.Answered) -> None:
         call, body = self._call, self._call.body
         assert body is not None
         call.status = answered.status
@@ -397,20 +382,26 @@ class Attempts(Aftermath):
             # A session may last for an hour. What it takes of the backend, its responses tell one by one.
             self._scheduler.ended(self._request, 0, self._now)
 
-    def _end_delivery(self, attempt: Attempt, status: int, end: Result) -> None:
+    def _end_delivery(self, attempt: Attempt, status: int, end: effects.Result) -> None:
         """Note the end of an answer of this status, complete or not."""
         call = self._call
-        if isinstance(end, ClientGone) and status < 400:
+        if isinstance(end, effects.ClientGone) and status < 400:
             learn_cut_off(self._shared, call, attempt, end)
         attempt.ended = end.now
-        told = end if isinstance(end, Ended) else end.so_far if isinstance(end, ClientGone) else None
+        told = (
+            end
+            if isinstance(end, effects.Ended)
+            else end.so_far
+            if isinstance(end, effects.ClientGone)
+            else None
+        )
         if told is not None:
             self._note_answer(attempt, told)
         used = call.usage.total_tokens if call.usage is not None else None if call.served else 0
         if attempt.spillover is not None:
             used = 0  # its tokens are another deployment's
         self._scheduler.ended(self._request, used, end.now)
-        if not isinstance(end, Ended):
+        if not isinstance(end, effects.Ended):
             if status < 400:
                 # A stream is written as it is read. Other answers are written by the time that they begin.
                 begun = call.streaming and call.first_content is not None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from aoai_gateway.engine.attempt import Attempt, FailureKind, Fault
     from aoai_gateway.quota.quotas import Decision, Reservation
@@ -390,3 +390,6 @@ type Result = (
     | ClientGone
     | Ended
 )
+
+type EffectGenerator[T] = Generator[Effect, Result, T]
+"""A part of the engine: its driver carries out the effects, and sends what came of them."""

@@ -29,7 +29,7 @@ from aoai_gateway.engine.admission import Admission
 from aoai_gateway.engine.ahead import check_deployment, check_lines, check_lines_are_read
 from aoai_gateway.engine.attempts import Attempts
 from aoai_gateway.engine.call import NOTHING, Call, Outcome
-from aoai_gateway.engine.effects import ClientGone, Effect, ParseBody, Parsed, Refused, Reject, Result
+from aoai_gateway.engine.effects import ClientGone, ParseBody, Parsed, Refused, Reject
 from aoai_gateway.engine.estimates import Estimates
 from aoai_gateway.engine.fallback import fall_back, find_ways_out
 from aoai_gateway.engine.routing_request import pool_of
@@ -42,11 +42,11 @@ from aoai_gateway.wire.bodies import coding_of, is_read_elsewhere, parse_body
 from aoai_gateway.wire.errors import GatewayError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Iterator
     from random import Random
 
     from aoai_gateway.config.priorities import PriorityClass
-    from aoai_gateway.engine.effects import Book, Cancel, Settle
+    from aoai_gateway.engine.effects import Book, Cancel, EffectGenerator, Settle
     from aoai_gateway.routing.backends import Pool
     from aoai_gateway.routing.breaker import Breaks
     from aoai_gateway.wire.refusals import Refusal
@@ -74,7 +74,7 @@ class Engine:
 
     def run(
         self, call: Call, content_type: str | None, raw: bytes | Stored, now: float
-    ) -> Generator[Effect, Result]:
+    ) -> EffectGenerator[None]:
         """Lead a call from its complete request (``raw``: the body) to its end.
 
         The first ``next()`` and every ``send()`` give an effect. When the generator returns, the call
@@ -100,7 +100,7 @@ class Engine:
             return
         yield from self.lead(call, now)
 
-    def lead(self, call: Call, now: float) -> Generator[Effect, Result]:
+    def lead(self, call: Call, now: float) -> EffectGenerator[None]:
         """Lead a call whose body is read to its end, as `run` does."""
         assert call.body is not None
         admitted: float | None = now
@@ -143,9 +143,7 @@ class Engine:
             call.fallbacks = call.barred = NOTHING
         return Attempts(self.shared, call, pool, now)
 
-    def _fall_back(
-        self, call: Call, attempts: Attempts, refusal: Refusal | None
-    ) -> Generator[Effect, Result]:
+    def _fall_back(self, call: Call, attempts: Attempts, refusal: Refusal | None) -> EffectGenerator[None]:
         """Try the call at the deployments to which it falls back, one after the other."""
         while refusal is not None:
             moved = None
@@ -197,9 +195,7 @@ class Engine:
         # It asks for a class within its client's; the policy may have degraded it since.
         return max(wanted, config.priority_class(call.priority), key=lambda cls: cls.rank)
 
-    def _reject(
-        self, call: Call, error: GatewayError, now: float, outcome: Outcome
-    ) -> Generator[Effect, Result]:
+    def _reject(self, call: Call, error: GatewayError, now: float, outcome: Outcome) -> EffectGenerator[None]:
         call.error, call.status, call.outcome, call.ended = error, error.status, outcome, now
         answered = yield Reject(error)
         # Its prompt may have been counted meanwhile, or its quotas asked for elsewhere.

@@ -17,15 +17,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.engine.call import Barred, Call, FellBack, Notice
-from aoai_gateway.engine.effects import Cancel, Effect, Result
+from aoai_gateway.engine.effects import Cancel
 from aoai_gateway.engine.routing_request import has_backends, pool_of
 from aoai_gateway.engine.settlement import book_again
 from aoai_gateway.wire.errors import GatewayError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from aoai_gateway.engine.admission import Admission
+    from aoai_gateway.engine.effects import EffectGenerator
     from aoai_gateway.engine.plan import Plan
     from aoai_gateway.routing.backends import Pool
     from aoai_gateway.wire.refusals import Refusal
@@ -91,7 +90,7 @@ class _Before:
 
 def fall_back(
     admission: Admission, call: Call, refusal: Refusal, now: float
-) -> Generator[Effect, Result, tuple[Pool, float] | None]:
+) -> EffectGenerator[tuple[Pool, float] | None]:
     """Admit the call to the deployment for this cause. Returns the backends that may serve it, and the time.
 
     None: it is not admitted there, and everything is as before; or it has ended, which its outcome tells.

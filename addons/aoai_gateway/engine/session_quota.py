@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.engine import money
 from aoai_gateway.engine.admission import Admission, Booking
-from aoai_gateway.engine.effects import Cancel, Effect, Result, Settle
+from aoai_gateway.engine.effects import Cancel, Result, Settle
 from aoai_gateway.engine.estimates import DEFAULT_COMPLETION
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.session_messages import CREATE
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from aoai_gateway.engine.call import Call
+    from aoai_gateway.engine.effects import EffectGenerator
     from aoai_gateway.quota.quotas import Reservation
     from aoai_gateway.routing.capacity import Capacity
     from aoai_gateway.wire.usage import Usage
@@ -95,7 +96,7 @@ class SessionQuota:
         call.charged_tokens = 0
         yield Settle(reservation, 0, None if reservation.cost is None else 0)
 
-    def ask(self, bound: int | None, now: float) -> Generator[Effect, Result, GatewayError | None]:
+    def ask(self, bound: int | None, now: float) -> EffectGenerator[GatewayError | None]:
         """Book a response that the client asks for. Returns the refusal if it does not fit."""
         booking = yield from self._book(bound, now)
         if isinstance(booking, GatewayError):
@@ -105,7 +106,7 @@ class SessionQuota:
         self._asked.append(booking)
         return None
 
-    def created(self, response: str, now: float) -> Generator[Effect, Result, GatewayError | None]:
+    def created(self, response: str, now: float) -> EffectGenerator[GatewayError | None]:
         """Take in that a response has begun, asked for or not. Returns the refusal if it does not fit."""
         if response in self._running:
             return None
@@ -159,7 +160,7 @@ class SessionQuota:
             if reservation is not None:
                 yield Cancel(reservation)
 
-    def end(self, now: float) -> Generator[Effect, Result, None]:
+    def end(self, now: float) -> EffectGenerator[None]:
         """Close what is left at the session's end, and count what no booking was there for."""
         yield from self.close(now)
         if self._owed or self._unpaid is not None:
@@ -177,12 +178,10 @@ class SessionQuota:
         if whole is not None:
             yield from self._settle(whole, None, took=0 if self._unpaid is not None else None)
 
-    def _book(self, bound: int | None, now: float) -> Generator[Effect, Result, Booking | GatewayError]:
+    def _book(self, bound: int | None, now: float) -> EffectGenerator[Booking | GatewayError]:
         return (yield from self._book_tokens(self._last, bound or self.bound or DEFAULT_COMPLETION, now))
 
-    def _book_tokens(
-        self, prompt: int, answer: int, now: float
-    ) -> Generator[Effect, Result, Booking | GatewayError]:
+    def _book_tokens(self, prompt: int, answer: int, now: float) -> EffectGenerator[Booking | GatewayError]:
         self.booked += 1
         try:
             return (yield from self._admission.book_response(self._call, self.booked, prompt, answer, now))

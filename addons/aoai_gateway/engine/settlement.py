@@ -18,26 +18,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from aoai_gateway.bounded import Bounded, digest_of
-from aoai_gateway.engine import money
+from aoai_gateway.engine import effects, money
 from aoai_gateway.engine.call import Outcome
-from aoai_gateway.engine.effects import (
-    Book,
-    Cancel,
-    CountDelivered,
-    Counted,
-    Effect,
-    Reserve,
-    Reserved,
-    Result,
-    Settle,
-)
 from aoai_gateway.engine.estimates import completion_tokens, costs
 from aoai_gateway.quota.quotas import Reservation
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Iterator
 
     from aoai_gateway.engine.call import Call
+    from aoai_gateway.engine.effects import EffectGenerator
     from aoai_gateway.engine.estimates import Estimates
 
 
@@ -79,7 +69,7 @@ class UnfinishedWork:
         self._capacity = capacity
         self._work: Bounded[bytes, Unfinished] = Bounded(capacity)
         """By digest of client and id, in the order in which it began."""
-        self.settle: Callable[[Settle], None] = lambda _: None
+        self.settle: Callable[[effects.Settle], None] = lambda _: None
         """Takes the settlement of a booking, for which no call is under way."""
 
     def __len__(self) -> int:
@@ -129,7 +119,7 @@ class UnfinishedWork:
     def _charge(self, work: Unfinished, taken: tuple[int, int | None]) -> None:
         if work.reservation is not None:
             tokens, cost = taken
-            self.settle(Settle(work.reservation, tokens, cost))
+            self.settle(effects.Settle(work.reservation, tokens, cost))
 
 
 def _key(client: str, name: str) -> bytes | None:
@@ -143,7 +133,7 @@ class Settlement:
         self._estimates = estimates
         self._unfinished = unfinished
 
-    def settle(self, call: Call) -> Generator[Effect, Result]:
+    def settle(self, call: Call) -> EffectGenerator[None]:
         """Replace the booking by the call's cost, and learn from it."""
         if call.prompt is not None or call.model is not None:
             self._estimates.learn(call)
@@ -157,7 +147,7 @@ class Settlement:
             looked = self._look_at_end(call, call.response_id)
         if call.usage is None and (uncounted := self.uncounted(call)) is not None:
             counted = yield uncounted
-            assert isinstance(counted, Counted)
+            assert isinstance(counted, effects.Counted)
             call.take_delivered(counted.count.tokens)
         if reservation is not None:
             yield self._closing(call, reservation)
@@ -208,13 +198,13 @@ class Settlement:
         self._unfinished.charge(client, name, work, tokens, money.spent(call, tokens, 0))
         return tokens if work.is_charged else None
 
-    def uncounted(self, call: Call) -> CountDelivered | None:
+    def uncounted(self, call: Call) -> effects.CountDelivered | None:
         """Return what of an answer is to be counted here, since it has brought no usage."""
         if not (call.served and call.usage is None and call.delivered):
             return None
-        return CountDelivered(call.delivered, self._estimates.model(call))
+        return effects.CountDelivered(call.delivered, self._estimates.model(call))
 
-    def abandoned(self, call: Call) -> Iterator[Book | Settle | Cancel]:
+    def abandoned(self, call: Call) -> Iterator[effects.Book | effects.Settle | effects.Cancel]:
         """Say what becomes of the bookings of a call that cannot be led to its end.
 
         What was delivered of its answer is charged, so it is to be known by then (`uncounted`).
@@ -224,7 +214,7 @@ class Settlement:
         if reservation is not None:
             yield self._closing(call, reservation)
 
-    def _closing(self, call: Call, reservation: Reservation) -> Settle | Cancel:
+    def _closing(self, call: Call, reservation: Reservation) -> effects.Settle | effects.Cancel:
         """Return what becomes of a call's booking: it counts if a backend may have begun to work on it."""
         delivered = call.delivered_tokens or 0
         taken = any(attempt.taken for attempt in call.attempts)
@@ -238,7 +228,7 @@ class Settlement:
             cost = money.spent(call, prompt, answer or 0) if taken and answer is not None else 0
         # A budget in money counts no requests, so nothing is left of what has cost nothing.
         counts = taken and (reservation.counts_tokens or bool(cost))
-        return Settle(reservation, used, cost) if counts else Cancel(reservation)
+        return effects.Settle(reservation, used, cost) if counts else effects.Cancel(reservation)
 
 
 def _goes_on(call: Call) -> bool:
@@ -250,7 +240,7 @@ def _goes_on(call: Call) -> bool:
     return (left or call.answer_state in GOES_ON) and call.served and costs(call)
 
 
-def book_again(call: Call) -> Iterator[Book]:
+def book_again(call: Call) -> Iterator[effects.Book]:
     """Make the booking anew that was taken back for a deployment that did not get the call.
 
     A backend has worked on it, so it is booked whether or not other calls have taken its room meanwhile.
@@ -258,15 +248,15 @@ def book_again(call: Call) -> Iterator[Book]:
     taken_back, call.taken_back = call.taken_back, None
     if taken_back is not None:
         call.reserved = replace(taken_back, id=call.next_booking())
-        yield Book(call.reserved)
+        yield effects.Book(call.reserved)
 
 
-def _count_late(call: Call, reservation: Reservation) -> Generator[Effect, Result]:
+def _count_late(call: Call, reservation: Reservation) -> EffectGenerator[None]:
     """Count a request that was not booked before its token was accepted, as far as it fits."""
     late = Reservation(call.next_booking(), call.client.name, reservation.quotas, 0, cost=reservation.cost)
-    result = yield Reserve(late)
-    if isinstance(result, Reserved) and result.decision.admitted:
-        yield Settle(late, 0)
+    result = yield effects.Reserve(late)
+    if isinstance(result, effects.Reserved) and result.decision.admitted:
+        yield effects.Settle(late, 0)
 
 
 def _answer_tokens(call: Call, delivered: int) -> int | None:

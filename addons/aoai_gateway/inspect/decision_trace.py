@@ -12,47 +12,18 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from aoai_gateway.engine import effects
 from aoai_gateway.engine.attempt import Fault
 from aoai_gateway.engine.call import Notice
-from aoai_gateway.engine.effects import (
-    Announce,
-    Answered,
-    Book,
-    Cancel,
-    Choose,
-    Chosen,
-    ClientGone,
-    CountDelivered,
-    Counted,
-    CountTokens,
-    Deliver,
-    Done,
-    Drain,
-    Drained,
-    Ended,
-    Failed,
-    ParseBody,
-    Parsed,
-    Reject,
-    Renew,
-    Renewed,
-    Reserve,
-    Reserved,
-    Return,
-    Send,
-    Settle,
-    WaitInQueue,
-    WaitUntil,
-)
 from aoai_gateway.engine.failures import creates_state
 from aoai_gateway.quota.quotas import UNIT, Limit
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from aoai_gateway.engine.attempt import Attempt
     from aoai_gateway.engine.call import Call, Outcome, Session
-    from aoai_gateway.engine.effects import Effect, Result
+    from aoai_gateway.engine.effects import EffectGenerator
     from aoai_gateway.quota.quotas import Decision, Reservation, Standing
     from aoai_gateway.routing.breaker import Scope
     from aoai_gateway.routing.order import Skip
@@ -73,17 +44,17 @@ NOTICES = {
 
 
 TEXTS: Mapping[type, tuple[str, ...]] = {
-    ParseBody: ("raw",),
-    Parsed: ("body",),
-    CountTokens: ("body",),
-    CountDelivered: ("delivered",),
-    Announce: ("body",),
-    Return: ("body",),
-    Answered: ("headers",),
-    Failed: ("headers", "body", "answer"),
-    Drained: ("body",),
-    Ended: ("delivered", "minted"),
-    ClientGone: ("so_far",),
+    effects.ParseBody: ("raw",),
+    effects.Parsed: ("body",),
+    effects.CountTokens: ("body",),
+    effects.CountDelivered: ("delivered",),
+    effects.Announce: ("body",),
+    effects.Return: ("body",),
+    effects.Answered: ("headers",),
+    effects.Failed: ("headers", "body", "answer"),
+    effects.Drained: ("body",),
+    effects.Ended: ("delivered", "minted"),
+    effects.ClientGone: ("so_far",),
 }
 """What effects and results hold of requests and answers, and no story tells."""
 
@@ -94,7 +65,7 @@ NO_NOTICES: Mapping[Notice, str] = {}
 class Step:
     """One effect and what came of it. The copies are of what the call changes later on."""
 
-    effect: Effect
+    effect: effects.Effect
     skipped: tuple[Skip, ...]
     notices: Mapping[Notice, str]
     break_seconds: float | None
@@ -102,7 +73,7 @@ class Step:
     breaks: Mapping[str, float] | None
     """The same for each class."""
     scope: Scope | None
-    result: Result | None = None
+    result: effects.Result | None = None
     """None if the call ended before anything came of it."""
 
 
@@ -121,9 +92,9 @@ class Notes:
                         setattr(kept, name, b"")
 
 
-def follow[T](run: Generator[Effect, Result, T], call: Call, notes: Notes) -> Generator[Effect, Result, T]:
+def follow[T](run: EffectGenerator[T], call: Call, notes: Notes) -> EffectGenerator[T]:
     """Drive one of the engine's generators on behalf of another driver, and note what passes."""
-    result: Result | None = None
+    result: effects.Result | None = None
     try:
         while True:
             try:
@@ -158,7 +129,11 @@ def tell(call: Call, notes: Notes) -> list[str]:
         lines += [(now, text) for text in _before(call, step)]
         if step.result is not None:
             began, now = now, step.result.now
-            if isinstance(step.result, Ended) and step.result.first_content is not None and call.streaming:
+            if (
+                isinstance(step.result, effects.Ended)
+                and step.result.first_content is not None
+                and call.streaming
+            ):
                 lines.append((step.result.first_content, "first content"))
             lines += [(now, text) for text in _after(step, began)]
     for scope in call.withdrawn:
@@ -174,13 +149,13 @@ def tell(call: Call, notes: Notes) -> list[str]:
 
 def _worth_telling(steps: Sequence[Step]) -> Iterator[Step]:
     """Leave out what is between the first and the last time that a waiting call asked for its quota."""
-    waits = [isinstance(step.effect, WaitUntil) for step in steps]
+    waits = [isinstance(step.effect, effects.WaitUntil) for step in steps]
     if not any(waits):
         yield from steps
         return
     for number, step in enumerate(steps):
         after = waits[number + 1 : number + 3]
-        if isinstance(step.effect, Reserve) and number and waits[number - 1]:
+        if isinstance(step.effect, effects.Reserve) and number and waits[number - 1]:
             if after and after[0]:
                 continue
         elif waits[number] and len(after) == 2 and after[1]:
@@ -208,29 +183,29 @@ def _question(call: Call) -> str:
 
 def _before(call: Call, step: Step) -> Iterator[str]:
     match step.effect:
-        case Send(attempt=attempt, timeouts=timeouts):
+        case effects.Send(attempt=attempt, timeouts=timeouts):
             number, name = attempt.number, attempt.backend.name
             yield from _passed_over(s for s in attempt.skipped if not _failed_before(call, s, number))
             if attempt.resent and step.effect.fresh and not creates_state(call):
                 yield f"attempt {number} once more to {name}, on a new connection: the old one was closed"
             else:
                 yield f"attempt {number}: {name}, which has {timeouts.first_byte:.3g} s to answer"
-        case Announce(attempt=attempt):
+        case effects.Announce(attempt=attempt):
             yield from _spillover(attempt)
             yield f"attempt {attempt.number} failed: {attempt.reason}; {_break(step)}"
-        case Return(attempt=attempt):
+        case effects.Return(attempt=attempt):
             yield f"answers with what {attempt.backend.name} said: {attempt.status}"
-        case Reject(error=error):
+        case effects.Reject(error=error):
             if error.status == 429 and error.code != "all_backends_out":
                 # That one names all of them itself.
                 yield from _passed_over(step.skipped)
             yield f"answers {error.status} {error.code}: {error.message}"
-        case Book(reservation=booked):
+        case effects.Book(reservation=booked):
             yield f"reservation of {booked.tokens:,} tokens made anew, whether they fit or not"
-        case Settle(reservation=booked, tokens=tokens, cost=cost):
+        case effects.Settle(reservation=booked, tokens=tokens, cost=cost):
             spent = "" if cost is None else f", and {_money(cost)} instead of {_money(booked.cost or 0)}"
             yield f"settled: {tokens:,} tokens instead of the {booked.tokens:,} that were reserved{spent}"
-        case Cancel(reservation=booked):
+        case effects.Cancel(reservation=booked):
             yield f"reservation of {booked.tokens:,} tokens cancelled: nothing is charged"
         case _:
             return
@@ -238,38 +213,38 @@ def _before(call: Call, step: Step) -> Iterator[str]:
 
 def _after(step: Step, began: float) -> Iterator[str]:
     match step.effect, step.result:
-        case _, ClientGone():
+        case _, effects.ClientGone():
             yield "the client hung up"
-        case CountTokens(), Counted(count=count):
+        case effects.CountTokens(), effects.Counted(count=count):
             how = f"with {count.encoding}" if count.exact else f"estimated ({count.encoding})"
             partly = ", without what the service keeps" if count.partial else ""
             yield f"counted: {count.tokens:,} tokens in the prompt, {how}{partly}"
-        case Reserve(reservation=wanted), Reserved(decision=decision):
+        case effects.Reserve(reservation=wanted), effects.Reserved(decision=decision):
             yield from _booking(wanted, decision)
-        case WaitUntil(), Done():
+        case effects.WaitUntil(), effects.Done():
             yield "held back until now"
-        case WaitInQueue(), Done(now=now):
+        case effects.WaitInQueue(), effects.Done(now=now):
             yield f"waited in the queue for a backend for {_seconds(now - began)}"
-        case Choose(candidates=candidates), Chosen(candidates=chosen, error=error):
+        case effects.Choose(candidates=candidates), effects.Chosen(candidates=chosen, error=error):
             if error is not None:
                 yield "a plugin refuses the call"
             elif list(chosen) != list(candidates):
                 names = ", ".join(backend.name for backend in chosen) or "nothing"
                 yield f"a plugin changes the choice to {names}"
-        case Send(attempt=attempt), Answered(status=status) if attempt.failure is None:
+        case effects.Send(attempt=attempt), effects.Answered(status=status) if attempt.failure is None:
             yield f"{attempt.backend.name} answers {status}"
             yield from _spillover(attempt)
-        case Send(attempt=attempt), Failed(reason=reason, reused=True):
+        case effects.Send(attempt=attempt), effects.Failed(reason=reason, reused=True):
             yield f"{attempt.backend.name}: {reason}, on a connection that had been idle"
-        case Send(attempt=attempt), Failed(fault=Fault.STREAM_OPTIONS):
+        case effects.Send(attempt=attempt), effects.Failed(fault=Fault.STREAM_OPTIONS):
             name = attempt.backend.name
             yield f"{name} does not take the stream_options that the gateway adds: once more without them"
-        case Renew(attempt=attempt), Renewed(is_new=is_new):
+        case effects.Renew(attempt=attempt), effects.Renewed(is_new=is_new):
             found = "another one was fetched" if is_new else "there is no other one"
             yield f"{attempt.backend.name} refuses the gateway's credential: {found}"
-        case Drain(attempt=attempt), Drained(body=None):
+        case effects.Drain(attempt=attempt), effects.Drained(body=None):
             yield f"the failed answer of {attempt.backend.name} did not end in time; its connection is closed"
-        case Deliver(), Ended() as end:
+        case effects.Deliver(), effects.Ended() as end:
             yield _delivery(end)
         case _:
             return
@@ -338,7 +313,7 @@ def _money(units: int) -> str:
     return f"{units / UNIT:,.6f}".rstrip("0").rstrip(".")
 
 
-def _delivery(end: Ended) -> str:
+def _delivery(end: effects.Ended) -> str:
     text = "answer complete" if end.complete else f"answer broken off: {end.reason}"
     if end.finish_reason:
         text += f", finish reason {end.finish_reason}"

@@ -13,13 +13,13 @@ from aoai_gateway.runtime.observer import Observation, Observer
 from aoai_gateway.wire.bodies import LARGE_BODY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
     from mitmproxy import http
     from mitmproxy.addonmanager import AddonManager
 
     from aoai_gateway.engine.call import Call, Setup
-    from aoai_gateway.engine.effects import Effect, Result
+    from aoai_gateway.engine.effects import EffectGenerator
     from aoai_gateway.runtime.plugin_events import Listeners
     from aoai_gateway.runtime.stream_hooks import AttemptFailed
     from aoai_gateway.wire.errors import GatewayError
@@ -78,7 +78,7 @@ class InspectedCall(Observation):
         self._notes = notes
         self._put_off = put_off
 
-    def follow[T](self, run: Generator[Effect, Result, T]) -> Generator[Effect, Result, T]:
+    def follow[T](self, run: EffectGenerator[T]) -> EffectGenerator[T]:
         """Note each effect of the engine, and what came of it."""
         return run if self._notes is None else follow(run, self._call, self._notes)
 

@@ -10,38 +10,9 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
+from aoai_gateway.engine import effects
 from aoai_gateway.engine.attempt import Attempt
 from aoai_gateway.engine.call import Call, Outcome, Session
-from aoai_gateway.engine.effects import (
-    Announce,
-    Book,
-    Cancel,
-    Choose,
-    Chosen,
-    ClientGone,
-    CountDelivered,
-    Counted,
-    CountTokens,
-    Deliver,
-    Done,
-    Drain,
-    Effect,
-    Ended,
-    ParseBody,
-    Parsed,
-    Refused,
-    Reject,
-    Renew,
-    Renewed,
-    Reserve,
-    Reserved,
-    Result,
-    Return,
-    Send,
-    Settle,
-    WaitInQueue,
-    WaitUntil,
-)
 from aoai_gateway.engine.session_quota import SessionQuota
 from aoai_gateway.proxy.stream_states import State
 from aoai_gateway.runtime.log_records import log_exception
@@ -51,14 +22,21 @@ from aoai_gateway.runtime.stream_hooks import GatewayBreaksWithdrawnHook, Gatewa
 from aoai_gateway.wire.errors import GatewayError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from mitmproxy.proxy.layer import CommandGenerator
 
+    from aoai_gateway.engine.effects import EffectGenerator
     from aoai_gateway.proxy.stream_context import StreamContext
     from aoai_gateway.wire.targets import Target
 
-type StreamEffect = Send | Drain | Deliver | Return | Reject | WaitUntil | Announce
+type StreamEffect = (
+    effects.Send
+    | effects.Drain
+    | effects.Deliver
+    | effects.Return
+    | effects.Reject
+    | effects.WaitUntil
+    | effects.Announce
+)
 """The effects that the stream carries out: they concern connections, timers, failed attempts."""
 
 
@@ -71,7 +49,7 @@ class EngineDriver:
 
     def __init__(self, here: StreamContext) -> None:
         self._here = here
-        self._run: Generator[Effect, Result] | None = None
+        self._run: EffectGenerator[None] | None = None
         self._observation: Observation = UNSEEN
         self._written_down = False
         self._quota: SessionQuota | None = None
@@ -123,7 +101,7 @@ class EngineDriver:
         self._observation = gateway.observer.begun(call)
         self._run = self._observation.follow(run)
 
-    def advance(self, result: Result | None) -> CommandGenerator[StreamEffect | None]:
+    def advance(self, result: effects.Result | None) -> CommandGenerator[StreamEffect | None]:
         """Tell the engine what came of its last effect. Returns the next one for the stream, or None."""
         assert self._run is not None
         gateway = self._here.gateway
@@ -135,22 +113,22 @@ class EngineDriver:
                 return None
             gateway.waiting.changed()
             match effect:
-                case ParseBody():
+                case effects.ParseBody():
                     result = yield from self._parse(effect)
-                case CountTokens():
+                case effects.CountTokens():
                     result = yield from self._count(effect)
-                case CountDelivered():
+                case effects.CountDelivered():
                     count = yield from self._here.wait_for(
                         gateway.counting.count_delivered(effect, self._client)
                     )
-                    result = Counted(self._here.now(), count)
-                case Reserve() | Book() | Settle() | Cancel():
+                    result = effects.Counted(self._here.now(), count)
+                case effects.Reserve() | effects.Book() | effects.Settle() | effects.Cancel():
                     result = yield from self._book(effect)
-                case WaitInQueue():
+                case effects.WaitInQueue():
                     result = yield from self._wait_in_queue(effect)
-                case Choose():
+                case effects.Choose():
                     result = yield from self._choose(effect)
-                case Renew():
+                case effects.Renew():
                     result = yield from self._renew(effect)
                 case _:
                     return effect
@@ -170,32 +148,34 @@ class EngineDriver:
         yield from self.book(self._quota.begin(asked=asked))
         return self._quota
 
-    def book[T](self, run: Generator[Effect, Result, T]) -> CommandGenerator[T]:
+    def book[T](self, run: EffectGenerator[T]) -> CommandGenerator[T]:
         """Carry out bookings of a session. Returns what they came to."""
         assert self._quota is not None
         if self._quota.booked <= MOST_TOLD:
             run = self._observation.follow(run)
-        result: Result | None = None
+        result: effects.Result | None = None
         while True:
             try:
                 effect = next(run) if result is None else run.send(result)
             except StopIteration as stop:
                 value: T = stop.value
                 return value
-            assert isinstance(effect, Reserve | Book | Settle | Cancel)
+            assert isinstance(effect, effects.Reserve | effects.Book | effects.Settle | effects.Cancel)
             result = yield from self._book(effect)
 
-    def _book(self, effect: Reserve | Book | Settle | Cancel) -> CommandGenerator[Result]:
+    def _book(
+        self, effect: effects.Reserve | effects.Book | effects.Settle | effects.Cancel
+    ) -> CommandGenerator[effects.Result]:
         here = self._here
-        if isinstance(effect, Reserve):
+        if isinstance(effect, effects.Reserve):
             decision = yield from here.wait_for(here.gateway.reserve(effect))
-            return Reserved(here.now(), decision)
+            return effects.Reserved(here.now(), decision)
         here.gateway.settle(effect)
-        return Done(here.now())
+        return effects.Done(here.now())
 
-    def _parse(self, effect: ParseBody) -> CommandGenerator[Result]:
+    def _parse(self, effect: effects.ParseBody) -> CommandGenerator[effects.Result]:
         here = self._here
-        result: Parsed | Refused
+        result: effects.Parsed | effects.Refused
 
         def wanted() -> bool:
             return not here.client_has_gone()
@@ -215,30 +195,34 @@ class EngineDriver:
                     held=here.held,
                 )
             )
-            result = Parsed(here.now(), body)
+            result = effects.Parsed(here.now(), body)
         except GatewayError as error:
-            result = Refused(here.now(), error.without_frames())
-        return ClientGone(result.now) if here.client_has_gone() else result
+            result = effects.Refused(here.now(), error.without_frames())
+        return effects.ClientGone(result.now) if here.client_has_gone() else result
 
-    def _count(self, effect: CountTokens) -> CommandGenerator[Result]:
+    def _count(self, effect: effects.CountTokens) -> CommandGenerator[effects.Result]:
         try:
             counted = self._here.gateway.counting.count_tokens(effect, self._client)
             count = yield from self._here.wait_for(counted)
         except GatewayError as error:
-            return Refused(self._here.now(), error.without_frames())
-        return Counted(self._here.now(), count)
+            return effects.Refused(self._here.now(), error.without_frames())
+        return effects.Counted(self._here.now(), count)
 
-    def _wait_in_queue(self, effect: WaitInQueue) -> CommandGenerator[Result]:
+    def _wait_in_queue(self, effect: effects.WaitInQueue) -> CommandGenerator[effects.Result]:
         here = self._here
         assert here.call is not None
         if here.client_has_gone():
-            return ClientGone(here.now())
+            return effects.ClientGone(here.now())
         here.state = State.QUEUED
         yield from here.wait_for(here.gateway.waiting.stand(here.call.id, effect.until))
         here.state = State.DECIDING
-        return ClientGone(here.now()) if here.client_has_gone() or here.is_killed() else Done(here.now())
+        return (
+            effects.ClientGone(here.now())
+            if here.client_has_gone() or here.is_killed()
+            else effects.Done(here.now())
+        )
 
-    def _choose(self, effect: Choose) -> CommandGenerator[Result]:
+    def _choose(self, effect: effects.Choose) -> CommandGenerator[effects.Result]:
         here = self._here
         assert here.call is not None
         choice = BackendChoice(here.flow, here.call, list(effect.candidates))
@@ -248,15 +232,19 @@ class EngineDriver:
         except GatewayError as error:
             refusal = error.without_frames()
         now = here.now()
-        return ClientGone(now) if here.client_has_gone() else Chosen(now, choice.candidates, refusal)
+        return (
+            effects.ClientGone(now)
+            if here.client_has_gone()
+            else effects.Chosen(now, choice.candidates, refusal)
+        )
 
-    def _renew(self, effect: Renew) -> CommandGenerator[Result]:
+    def _renew(self, effect: effects.Renew) -> CommandGenerator[effects.Result]:
         here, attempt = self._here, effect.attempt
         is_new = yield from here.wait_for(
             here.gateway.credentials.renew(attempt.backend.endpoint, attempt.started)
         )
         now = here.now()
-        return ClientGone(now) if here.client_has_gone() else Renewed(now, is_new)
+        return effects.ClientGone(now) if here.client_has_gone() else effects.Renewed(now, is_new)
 
     def note_hang_up(self) -> None:
         """Say how a call ends that the engine cannot lead to its end any more: its client has gone."""
@@ -273,7 +261,7 @@ class EngineDriver:
         call.status = call.status or 500
 
     def write_down(
-        self, chunk_gaps: tuple[float, float] | None, so_far: Ended | None = None
+        self, chunk_gaps: tuple[float, float] | None, so_far: effects.Ended | None = None
     ) -> CommandGenerator[None]:
         """End the engine's part, and write the call's record, once.
 
@@ -304,7 +292,7 @@ class EngineDriver:
         if "gateway_call_finished" in here.gateway.heard.events:
             yield GatewayCallEndedHook(CallFinished(here.flow, call, record))
 
-    def _count_so_far(self, call: Call, attempt: Attempt, so_far: Ended) -> CommandGenerator[None]:
+    def _count_so_far(self, call: Call, attempt: Attempt, so_far: effects.Ended) -> CommandGenerator[None]:
         gateway = self._here.gateway
         call.note_delivery(attempt, so_far)
         attempt.ended = attempt.ended or so_far.now

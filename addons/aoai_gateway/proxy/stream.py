@@ -34,22 +34,8 @@ from mitmproxy.proxy.layers.http import (
 )
 from mitmproxy.proxy.layers.http._http1 import Http1Connection
 
+from aoai_gateway.engine import effects
 from aoai_gateway.engine.call import Outcome
-from aoai_gateway.engine.effects import (
-    Announce,
-    ClientGone,
-    Deliver,
-    Done,
-    Drain,
-    Drained,
-    Ended,
-    Failed,
-    Reject,
-    Result,
-    Return,
-    Send,
-    WaitUntil,
-)
 from aoai_gateway.proxy.delivery import Delivery
 from aoai_gateway.proxy.downstream_request import RequestSteps
 from aoai_gateway.proxy.downstream_response import DownstreamResponse, Progress
@@ -97,7 +83,7 @@ class GatewayStream(HttpStream):
         """Set once a stream has begun to go to the client."""
         self.lane: Lane | None = None
         """The short way of chunks, once a stream has begun."""
-        self._delayed: tuple[commands.RequestWakeup, Result] | None = None
+        self._delayed: tuple[commands.RequestWakeup, effects.Result] | None = None
         """What ends `State.DELAYED`, and the result to go on with."""
 
     def __repr__(self) -> str:
@@ -168,7 +154,7 @@ class GatewayStream(HttpStream):
 
     # --- driving the engine ----------------------------------------------------------------------------
 
-    def advance(self, result: Result | None) -> CommandGenerator[None]:
+    def advance(self, result: effects.Result | None) -> CommandGenerator[None]:
         """Tell the engine what came of its last effect, and carry out the next ones."""
         here = self._here
         self._here.state = State.DECIDING
@@ -178,40 +164,40 @@ class GatewayStream(HttpStream):
                 case None:
                     yield from self._end()
                     return
-                case Send():
+                case effects.Send():
                     result = yield from self._send(effect)
-                case Drain():
+                case effects.Drain():
                     assert self._attempt is not None
                     self._here.state = State.ATTEMPT
                     self._received.drain(here.now())
                     yield from self._attempt.watch()
                     result = None
-                case Deliver():
+                case effects.Deliver():
                     result = yield from self._deliver()
-                case WaitUntil():
+                case effects.WaitUntil():
                     result = yield from self._wait_until(effect)
-                case Announce():
+                case effects.Announce():
                     assert self._attempt is not None
                     yield GatewayAttemptFailedHook(self._attempt.announcement(effect))
-                    result = Done(here.now())
-                case Return():
+                    result = effects.Done(here.now())
+                case effects.Return():
                     assert self._attempt is not None
                     here.flow.response = self._attempt.failed_answer()
-                    result = Done(here.now())
-                case Reject():
+                    result = effects.Done(here.now())
+                case effects.Reject():
                     here.flow.response = here.error_response(effect.error)
-                    result = Done(here.now())
+                    result = effects.Done(here.now())
             if result is None:
                 return  # an event will bring it
 
-    def _wait_until(self, effect: WaitUntil) -> CommandGenerator[Result | None]:
+    def _wait_until(self, effect: effects.WaitUntil) -> CommandGenerator[effects.Result | None]:
         here = self._here
         if here.client_has_gone():
-            return ClientGone(here.now())
-        yield from self.delay(Done(effect.at), max(0.0, effect.at - here.now()))
+            return effects.ClientGone(here.now())
+        yield from self.delay(effects.Done(effect.at), max(0.0, effect.at - here.now()))
         return None
 
-    def delay(self, result: Result, seconds: float = 0.0) -> CommandGenerator[None]:
+    def delay(self, result: effects.Result, seconds: float = 0.0) -> CommandGenerator[None]:
         """Go on with a result later: after a time, or only after the present event."""
         wakeup = commands.RequestWakeup(seconds)
         self._delayed = (wakeup, result)
@@ -231,7 +217,7 @@ class GatewayStream(HttpStream):
 
     # --- the attempt -----------------------------------------------------------------------------------
 
-    def _send(self, effect: Send) -> CommandGenerator[Result | None]:
+    def _send(self, effect: effects.Send) -> CommandGenerator[effects.Result | None]:
         self._attempt = UpstreamAttempt(self._here, effect)
         result = yield from self._attempt.start()
         if result is None:
@@ -294,13 +280,13 @@ class GatewayStream(HttpStream):
         else:
             yield from self._conclude(result, ended=False)
 
-    def _conclude(self, result: Result, *, ended: bool) -> CommandGenerator[None]:
+    def _conclude(self, result: effects.Result, *, ended: bool) -> CommandGenerator[None]:
         """Go on with what has become of the attempt. ``ended``: its connection has nothing more to say."""
         attempt = self._attempt
         assert attempt is not None
         self._here.clear_deadline()
         result = attempt.without_known_secrets(result)
-        if isinstance(result, Failed | Drained):
+        if isinstance(result, effects.Failed | effects.Drained):
             if not ended or attempt.is_unfinished:
                 yield from attempt.abandon()
             attempt.server = None
@@ -313,7 +299,7 @@ class GatewayStream(HttpStream):
         else:
             yield from self.advance(result)
 
-    def finish_with(self, result: Result) -> CommandGenerator[None]:
+    def finish_with(self, result: effects.Result) -> CommandGenerator[None]:
         """Go on at the end of an answer, in this event if no request can use the connection too early."""
         client = self._here.layer.connections.get(self._here.client)
         if isinstance(client, Http1Connection) and client.buf:
@@ -324,7 +310,7 @@ class GatewayStream(HttpStream):
 
     # --- delivery --------------------------------------------------------------------------------------
 
-    def _deliver(self) -> CommandGenerator[Result | None]:
+    def _deliver(self) -> CommandGenerator[effects.Result | None]:
         attempt, received = self._attempt, self._received
         assert attempt is not None
         self._here.flow.response = received.response
@@ -403,16 +389,16 @@ class GatewayStream(HttpStream):
         if self._attempt is not None:
             yield from self._attempt.abandon()
         if self._driver.is_running:
-            yield from self.advance(ended or ClientGone(here.now(), self._so_far(), stalled))
+            yield from self.advance(ended or effects.ClientGone(here.now(), self._so_far(), stalled))
         else:
             yield from self._hang_up("The client disconnected.")
 
-    def _so_far(self) -> Ended | None:
+    def _so_far(self) -> effects.Ended | None:
         return self.delivery.so_far() if self.delivery is not None else None
 
-    def _all_sent(self) -> Ended | None:
+    def _all_sent(self) -> effects.Ended | None:
         """Return the end of an answer that the client has all of, if it has."""
-        if self._delayed is not None and isinstance(self._delayed[1], Ended):
+        if self._delayed is not None and isinstance(self._delayed[1], effects.Ended):
             return self._delayed[1]
         if self._here.state is State.DELIVERING and self.delivery is not None:
             return self.delivery.all_sent()

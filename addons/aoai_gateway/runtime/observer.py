@@ -10,13 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from mitmproxy import http
     from mitmproxy.addonmanager import AddonManager
 
     from aoai_gateway.engine.call import Call
-    from aoai_gateway.engine.effects import Effect, Result
+    from aoai_gateway.engine.effects import EffectGenerator
     from aoai_gateway.runtime.stream_hooks import AttemptFailed
     from aoai_gateway.wire.errors import GatewayError
 
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 class Observation:
     """The observation of one call. This one does nothing."""
 
-    def follow[T](self, run: Generator[Effect, Result, T]) -> Generator[Effect, Result, T]:
+    def follow[T](self, run: EffectGenerator[T]) -> EffectGenerator[T]:
         """Stand between the engine's generator and the stream that drives it. Effects pass unchanged."""
         return run
 
