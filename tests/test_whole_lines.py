@@ -5,12 +5,19 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TextIO
 
 import pytest
 from mitmproxy.addons.termlog import TermLogHandler
 
+from aoai_gateway import whole_lines
 from aoai_gateway.app import log_format
 from aoai_gateway.usage.lines import StdoutWriter, line_of
 from aoai_gateway.whole_lines import AT_ONCE, WholeLines, write_lines
@@ -58,6 +65,94 @@ def test_the_log_and_the_records_share_it(monkeypatch: pytest.MonkeyPatch) -> No
     assert all(text.endswith("\n") for text in out.written)
     assert out.getvalue().splitlines()[-2:] == ['{"n":1}', '{"n":2}']
     assert "two" in out.written[0]
+
+
+@contextmanager
+def full_pipe() -> Iterator[tuple[TextIO, int, int]]:
+    """A pipe that takes no more: its end to write to, its other end, and how many bytes are in it."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    size = 0
+    with suppress(BlockingIOError):
+        while True:
+            size += os.write(writing, b"." * AT_ONCE)
+    os.set_blocking(writing, True)
+    with open(writing, "w", encoding="utf-8") as file:
+        yield file, reading, size
+    os.close(reading)
+
+
+def read(descriptor: int, count: int) -> bytes:
+    found = b""
+    while len(found) < count:
+        found += os.read(descriptor, count - len(found))
+    return found
+
+
+def test_the_log_does_not_wait_for_a_reader_that_has_stopped() -> None:
+    with full_pipe() as (out, reading, size):
+        file = WholeLines(out)
+        lines = [f"line {n}" for n in range(5)] + ["l" * 3 * AT_ONCE]
+        for line in lines:
+            print(line, file=file)  # type: ignore[call-overload]
+        wanted = "".join(f"{line}\n" for line in lines)
+        assert read(reading, size + len(wanted)).decode() == "." * size + wanted
+        print("again", file=file)  # type: ignore[call-overload]
+        assert read(reading, 6) == b"again\n"
+
+
+def test_records_that_wait_for_a_reader_do_not_hold_up_the_log() -> None:
+    with full_pipe() as (out, reading, size):
+        records = threading.Thread(target=write_lines, args=[out, "r" * 2 * AT_ONCE + "\n"])
+        records.start()
+        file = WholeLines(out)
+        print("log", file=file)  # type: ignore[call-overload]
+        found = read(reading, size + 2 * AT_ONCE + 1 + 4).decode().removeprefix("." * size)
+        records.join(60)
+    assert sorted(found.split("\n")) == ["", "log", "r" * 2 * AT_ONCE]
+
+
+def test_lines_for_which_there_is_no_room_are_counted_and_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(whole_lines, "MOST_WAITING", 3)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    with full_pipe() as (out, reading, size):
+        file = WholeLines(out)
+        handler = logging.StreamHandler(file)  # type: ignore[type-var]
+        monkeypatch.setattr(whole_lines.logger, "handlers", [handler])
+        for n in range(10):
+            print(n, file=file)  # type: ignore[call-overload]
+        read(reading, size)
+        lines = read(reading, 6).decode().split()
+        told = b""
+        while not told.endswith(b"\n"):
+            told += os.read(reading, 100)
+    # One may be in the hands of the thread, beside those three.
+    assert lines == ["0", "1", "2"]
+    assert re.fullmatch(rb"(3\n)?[67] lines of the log are lost: standard output was not read.\n", told)
+
+
+STUCK = """
+import sys
+from aoai_gateway.whole_lines import WholeLines
+file = WholeLines(sys.stdout)
+for n in range(2_000):
+    print("line " + "l" * 200, file=file)
+sys.stderr.write("done")
+"""
+
+
+def test_a_process_ends_though_no_line_is_read() -> None:
+    reading, writing = os.pipe()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", STUCK], stdout=writing, stderr=subprocess.PIPE, timeout=60, check=True
+        )
+    finally:
+        os.close(writing)
+        os.close(reading)
+    assert done.stderr == b"done"
 
 
 PROGRAM = """

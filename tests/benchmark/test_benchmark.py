@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -145,6 +146,10 @@ def test_recorded_calls_are_sent_again_as_they_came(
 # --- servers that misbehave ------------------------------------------------------------------------------
 
 
+COMPLETION = b'content-type: application/json\r\nconnection: close\r\n\r\n{"choices":[]}'
+"""An answer, after its status."""
+
+
 @contextmanager
 def server(answer: Any, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """A server of one answer to each connection: a coroutine of its writer."""
@@ -182,8 +187,7 @@ def test_a_stall_counts_for_every_call_that_falls_into_it(capsys: pytest.Capture
         now = asyncio.get_running_loop().time()
         begun.append(now)
         await asyncio.sleep(max(0.0, begun[0] + 1 - now))
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{}")
-        await writer.drain()
+        await fine(writer)
 
     # One client alone: a closed loop would send one call in that second, and call the second one fast.
     options = ("-r", "1200", "-n", "20", "-c", "1", "--arrivals", "steady", "--no-stream")
@@ -203,10 +207,8 @@ class Throttling:
 
     async def __call__(self, writer: asyncio.StreamWriter) -> None:
         self.refusals -= 1
-        head = (
-            f"HTTP/1.1 429 Busy\r\nretry-after-ms: {self.wait}" if self.refusals >= 0 else "HTTP/1.1 200 OK"
-        )
-        writer.write(f"{head}\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{{}}".encode())
+        head = b"429 Busy\r\nretry-after-ms: %d" % self.wait if self.refusals >= 0 else b"200 OK"
+        writer.write(b"HTTP/1.1 " + head + b"\r\n" + COMPLETION)
         await writer.drain()
 
 
@@ -243,7 +245,7 @@ async def never(writer: asyncio.StreamWriter) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "patience", "outcome", "cause"),
-    [(cut_off, "60", "truncated", "ClientPayloadError"), (never, "0.3", "client_gone", "timeout")],
+    [(cut_off, "60", "truncated", "answer broken off"), (never, "0.3", "client_gone", "timeout")],
 )
 def test_answers_that_do_not_come_whole(
     answer: Any, patience: str, outcome: str, cause: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -258,13 +260,78 @@ def test_answers_that_do_not_come_whole(
 
 
 async def fine(writer: asyncio.StreamWriter) -> None:
-    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{}")
+    writer.write(b"HTTP/1.1 200 OK\r\n" + COMPLETION)
     await writer.drain()
 
 
 async def nonsense(writer: asyncio.StreamWriter) -> None:
     writer.write(b"this is no HTTP\r\n\r\n")
     await writer.drain()
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "cause"),
+    [
+        ("200 OK\r\ncontent-type: text/html", "<html>Sign in</html>", "200 without a completion (text/html)"),
+        ("200 OK\r\ncontent-type: application/json", "{}", "200 without a completion (application/json)"),
+        ("204 No Content", "", "204 without a completion (application/octet-stream)"),
+        ("302 Found\r\nlocation: https://login.example/?token=secret", "", "302 to login.example"),
+        ("200 OK\r\ncontent-length: 20", "{", "answer broken off"),
+    ],
+)
+def test_a_success_that_is_no_completion_is_a_failure(
+    head: str, body: str, cause: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(f"HTTP/1.1 {head}\r\nconnection: close\r\n\r\n{body}".encode())
+        await writer.drain()
+
+    path = tmp_path / "run.jsonl"
+    with server(answer) as url:
+        made = run(capsys, url, "-e", "x", "-r", "6000", "-n", "2", *CUSTOM, "-o", str(path))
+    assert (made["completed"], made["causes"]) == (0, {cause: 2})
+    reading = Reading()
+    assert report(read([path], Selection(), reading), reading, percentile=99)["totals"]["errors"] == 2
+
+
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    """Close without a word."""
+
+
+def test_how_a_connection_ends_is_said_in_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with server(hang_up) as url:
+        made = run(capsys, url, "-e", "x", "-r", "6000", "-n", "2", *CUSTOM)
+    assert made["causes"] == {"closed without an answer": 2}
+
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    made = run(capsys, "http://no-such-host.invalid", "-e", "x", "-r", "6000", "-n", "2", *CUSTOM)
+    assert made["causes"] == {"unknown host": 2}
+
+
+def test_a_rate_that_is_not_reached_is_said_and_not_counted_as_if_it_were(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def slow(writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.2)
+        await fine(writer)
+
+    # 10 calls are due within 0.1 s; one client needs 2 s for them.
+    words = ("-e", "x", "-r", "6000", "-d", "0.1", "-c", "1", "--arrivals", "steady", "--no-stream", *CUSTOM)
+    with server(slow) as url:
+        made = run(capsys, url, *words)
+        assert main([url, *words], ENV) == 0
+    (step,) = made["steps"]
+    assert step["is_behind"]
+    assert step["rpm"] == pytest.approx(step["sent_rate"], rel=0.01)
+    assert step["rpm"] < 600, "five calls a second are possible, and one client was asked for a hundred"
+    said = " ".join(capsys.readouterr().out.split())
+    assert "6k calls a minute were asked for, and " in said
+    assert "sent: all clients were busy (--clients)." in said
 
 
 def test_a_certificate_that_is_not_trusted_is_said(
@@ -320,6 +387,32 @@ def test_what_is_no_url_is_said(url: str, capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit):
         main([url, "-e", "x", "-r", "60"], ENV)
     assert "is no URL" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", ["/", "/openai", "/openai/v1", "/openai/v1/"])
+def test_an_address_as_sdks_are_given_it_will_do(
+    url: str, path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = run(capsys, url.rstrip("/") + path, "-e", "ptu", "-r", "6000", "-n", "1", *CUSTOM)
+    assert made["completed"] == 1
+
+
+def test_a_file_that_cannot_be_written_is_said_before_a_call_is_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "none" / "run.jsonl"
+    assert main(["http://127.0.0.1:9", "-e", "x", "-r", "60", "-o", str(path)], ENV) == 1
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", f"aoai-gateway: {path}: No such file or directory\n")
+
+
+def test_why_no_call_was_served_is_followed_by_what_to_look_at(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([url, "-e", "ptu", "-r", "6000", "-n", "2", *CUSTOM], {"OPENAI_API_KEY": "wrong"}) == 1
+    assert "--api-key-env names the variable" in capsys.readouterr().out
+    assert main([url, "-e", "none", "-r", "6000", "-n", "2", *CUSTOM], ENV) == 1
+    assert "There is no such deployment (--deployment)" in capsys.readouterr().out
 
 
 def test_a_key_that_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ class Caller:
 
     def __init__(self) -> None:
         self.under_way = 0
+        self.were_all_busy = False
         self.answers = asyncio.Event()
 
     def prepare(self, planned: Any) -> Any:

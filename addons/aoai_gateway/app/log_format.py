@@ -93,7 +93,8 @@ def write_whole_lines() -> None:
     """Have mitmproxy's log written a line at a time, from now on: usage records go to the same file."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, TermLogHandler) and not isinstance(handler.file, WholeLines):
-            handler.file = cast("TextIO", WholeLines(handler.file))  # of a file, it uses ``write`` alone
+            # Of a file, the handler uses ``write`` alone.
+            handler.file = cast("TextIO", WholeLines(cast("TextIO", handler.file)))
 
 
 class StdoutHandler(logging.StreamHandler[TextIO]):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import ssl
 import time
 import uuid
@@ -45,6 +46,16 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 20.0
 """Of the exponential retry, where the answer names no time."""
 
 LARGEST_ERROR = 64 * 1024
+
+GIVEN_UP, TIMEOUT = "given up", "timeout"
+"""Why a call has no end: the benchmark was ended, or its time was over."""
+
+BREAKS: tuple[tuple[type[aiohttp.ClientError], str], ...] = (
+    (aiohttp.ServerDisconnectedError, "closed without an answer"),
+    (aiohttp.ClientPayloadError, "answer broken off"),
+    (aiohttp.ClientResponseError, "no HTTP"),
+)
+"""How a connection ends, in words."""
 
 GIVES_NO_USAGE = "2024-09-01-preview"
 """Azure's versions before this one know no ``stream_options``."""
@@ -148,6 +159,8 @@ class Caller:
         self._clock = clock
         self.under_way = 0
         """Calls that have been sent and not ended."""
+        self.were_all_busy = False
+        """Whether a call had to wait since there were as many under way as clients."""
 
     def prepare(self, planned: Planned) -> Ready:
         """Make the body of a call, before its time has come."""
@@ -157,7 +170,8 @@ class Caller:
         """Make a call, and return its record, however the call ends."""
         due = self._begun + ready.planned.at
         tries: list[_Try] = []
-        outcome = "ok"
+        ended = ""
+        self.were_all_busy |= self._places.locked()
         try:
             async with self._places:
                 self.under_way += 1
@@ -166,10 +180,10 @@ class Caller:
                         await self._send_until_done(ready, due, tries)
                 finally:
                     self.under_way -= 1
-        except (TimeoutError, asyncio.CancelledError):
+        except (TimeoutError, asyncio.CancelledError) as error:
             # A time-out is the client's own, as is the end of the benchmark.
-            outcome = "client_gone"
-        return self._record(ready, due, tries, outcome)
+            ended = TIMEOUT if isinstance(error, TimeoutError) else GIVEN_UP
+        return self._record(ready, due, tries, ended)
 
     async def _send_until_done(self, ready: Ready, due: float, tries: list[_Try]) -> None:
         while True:
@@ -207,7 +221,7 @@ class Caller:
         except aiohttp.ConnectionTimeoutError:
             sent.failure, sent.reason = "connect", f"no connection within {CONNECT_SECONDS:g} s"
         except (aiohttp.ClientError, OSError) as error:
-            sent.failure, sent.reason = "dropped", type(error).__name__
+            sent.failure, sent.reason = "dropped", _break(error)
             sent.complete = sent.reader is not None and sent.reader.terminal_seen
         finally:
             sent.ended = self._clock()
@@ -232,9 +246,13 @@ class Caller:
             if reader.error is not None:
                 sent.failure, sent.reason = "refused in stream", reader.error.code or "error"
         else:
-            sent.facts = read_answer(await response.read())
+            body = await response.read()
+            if reason := _no_answer(response, body):
+                sent.failure, sent.reason = "no answer", reason
+            sent.facts = read_answer(body)
 
-    def _record(self, ready: Ready, due: float, tries: list[_Try], outcome: str) -> dict[str, Any]:
+    def _record(self, ready: Ready, due: float, tries: list[_Try], ended_by: str) -> dict[str, Any]:
+        """``ended_by``: why the call has no end of its own, if so."""
         planned = ready.planned
         last = tries[-1] if tries else _Try(self._clock())
         reader = last.reader
@@ -284,7 +302,7 @@ class Caller:
             record["delivered_tokens"] = self._counter.count_delivered(
                 reader.delivered, self._target.deployment
             ).tokens
-        return record | _end(last, outcome)
+        return record | _end(last, ended_by)
 
     def _attempt(self, sent: _Try, due: float) -> dict[str, Any]:
         return empty_attempt() | {
@@ -305,10 +323,10 @@ class Caller:
         return sent.headers.get("x-gateway-backend") or f"{self._target.deployment}@{host}"
 
 
-def _end(last: _Try, outcome: str) -> dict[str, Any]:
-    if outcome == "client_gone":
-        return {"outcome": outcome}
-    if last.status is None:
+def _end(last: _Try, ended_by: str) -> dict[str, Any]:
+    if ended_by:
+        return {"outcome": "client_gone", "error": ended_by}
+    if last.status is None or last.failure == "no answer":
         return {"outcome": "backends_out", "error": last.reason}
     if last.status >= 400:
         return {"outcome": "ok", "error": last.reason}
@@ -321,7 +339,35 @@ def _untrusted(error: aiohttp.ClientError) -> str:
     return f"no TLS connection: {verified}" if verified else "no TLS connection"
 
 
+def _no_answer(response: aiohttp.ClientResponse, body: bytes) -> str:
+    """Say why a success is no answer of a chat: the page of a sign-in, say; empty if it is one."""
+    if response.status >= 300:
+        return f"{response.status} to {_host(response.headers.get('location', ''))}"
+    try:
+        is_answer = "choices" in json.loads(body)
+    except (ValueError, TypeError):
+        is_answer = False
+    return "" if is_answer else f"{response.status} without a completion ({response.content_type})"
+
+
+def _host(url: str) -> str:
+    """Return the host of an address, which may hold more than a record should."""
+    try:
+        return urlsplit(url).hostname or "elsewhere"
+    except ValueError:
+        return "elsewhere"
+
+
+def _break(error: Exception) -> str:
+    for kind, words in BREAKS:
+        if isinstance(error, kind):
+            return words
+    return _why(error) if isinstance(error, OSError) else "connection broken off"
+
+
 def _why(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return "unknown host"
     return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else "no connection"
 
 

@@ -26,6 +26,7 @@ from aoai_gateway.benchmark.prompts import Prompts
 from aoai_gateway.benchmark.running import Run
 from aoai_gateway.benchmark.showing import Progress, summary
 from aoai_gateway.tokens import Counter, load_encodings
+from aoai_gateway.usage.files import append
 from aoai_gateway.usage.lines import JsonLinesWriter, line_of
 from aoai_gateway.usage.sink import LineSink
 
@@ -50,6 +51,7 @@ def main(words: Sequence[str], env: Mapping[str, str] = os.environ) -> int:
         consumers = _consumers(args, env)
         drawn = _drawn(args.records)
         room = _make_room(args.clients)
+        _look_at_output(args.output)
         if room < args.clients:
             raise BenchmarkError(
                 f"this machine allows {room:,} connections at a time: `ulimit -n`, or --clients {room}"
@@ -174,6 +176,15 @@ def _consumers(args: argparse.Namespace, env: Mapping[str, str]) -> list[plan.Co
     if asked:
         return [make(key_of) for make in asked]
     return [plan.Consumer(ONLY, key_of(args.api_key_env), priority=args.priority)]
+
+
+def _look_at_output(path: Path | None) -> None:
+    """Make the file of records before there are any: a long run must not end without them."""
+    if path is not None:
+        try:
+            append(path, b"")
+        except OSError as error:
+            raise BenchmarkError(f"{path}: {error.strerror}") from None
 
 
 def _make_room(connections: int) -> int:

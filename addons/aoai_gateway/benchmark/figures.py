@@ -137,7 +137,7 @@ def _thinned(tally: Tally, most: int) -> Tally:
 def cause_of(record: Record) -> str:
     """Say in a word why a call was not served."""
     if record["outcome"] == "client_gone":
-        return "timeout"
+        return str(record["error"] or "timeout")
     if record["outcome"] == "truncated":
         attempts = record["attempts"]
         return str(attempts[-1]["reason"] or "truncated") if attempts else "truncated"

@@ -154,7 +154,8 @@ def _url(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
         raise argparse.ArgumentTypeError(f"{text!r} is no URL: http://127.0.0.1:8080")
-    return text
+    # As SDKs are given it.
+    return text.rstrip("/").removesuffix("/v1").removesuffix("/openai")
 
 
 def _positive(text: str) -> float:

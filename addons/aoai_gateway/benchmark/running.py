@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from aoai_gateway.benchmark.plan import Planned, Step
     from aoai_gateway.usage.sink import Record
 
+BEHIND_SECONDS, BEHIND = 0.5, 1.05
+"""By how much longer than planned the calls of a step were sent, when its rate was not reached."""
+
 
 class Run:
     """One run. ``write`` takes each call's record; ``clock`` gives monotonic seconds."""
@@ -43,6 +46,8 @@ class Run:
         self._tasks: set[asyncio.Task[None]] = set()
         self._over = asyncio.Event()
         self._sent_until: float | None = None
+        self._last_sent: dict[int, float] = defaultdict(float)
+        """By step, when its last call was sent in fact, in seconds after the begin."""
         self.sent = 0
         """Calls that were due, whether they could be sent at once or not."""
 
@@ -94,24 +99,35 @@ class Run:
         return state | {"waiting": len(self._tasks) - self._caller.under_way} | figures
 
     def document(self) -> dict[str, Any]:
-        """Return the figures of the whole run, of its steps and of its consumers."""
+        """Return the figures of the whole run, of its steps and of its consumers.
+
+        The rates of a step are those of the time in which its calls were sent: longer than was planned, where
+        more were asked for than can be sent.
+        """
         until = self.elapsed if self._sent_until is None else self._sent_until
         whole, begin, steps = Tally(), 0.0, []
         for number, step in enumerate(self._steps):
-            seconds = min(step.seconds, until - begin)
-            if seconds <= 0:
+            planned = min(step.seconds, until - begin)
+            if planned <= 0:
                 break
             tally = self._of_steps[number]
             whole.merge(tally)
+            seconds = max(planned, self._last_sent[number] - begin)
             rate = {"rate": round(step.rate, 2), "seconds": round(seconds, 1)}
-            steps.append(rate | tally.document(seconds))
+            sent = {
+                "sent_rate": round(60 * tally.calls / seconds, 2),
+                "is_behind": _is_behind(seconds, planned),
+            }
+            steps.append(rate | sent | tally.document(seconds))
             begin += step.seconds
+        until = max(until, *self._last_sent.values(), 0.0)
         consumers = [
             {"consumer": name} | tally.document(until) for name, tally in sorted(self._of_consumers.items())
         ]
         return {
             "seconds": round(until, 1),
             **whole.document(until),
+            "were_all_busy": self._caller.were_all_busy,
             "steps": steps,
             "consumers": consumers,
         }
@@ -134,4 +150,11 @@ class Run:
         self._write(record)
         self._window.add(record, self.elapsed)
         self._of_steps[planned.step].add(record)
+        sent = planned.at + record["waited_ms"] / 1000
+        self._last_sent[planned.step] = max(sent, self._last_sent[planned.step])
         self._of_consumers[planned.consumer.name].add(record)
+
+
+def _is_behind(seconds: float, planned: float) -> bool:
+    """Whether calls took longer to send than planned: by more than a delay of this machine would explain."""
+    return seconds > planned + BEHIND_SECONDS and seconds > BEHIND * planned

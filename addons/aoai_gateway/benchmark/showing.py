@@ -26,6 +26,16 @@ LATE_SECONDS = 0.05
 """A 99th percentile of lateness above which the summary warns: the figures tell of this machine, too."""
 
 
+HINTS = {
+    "401": "The key was refused: --api-key-env names the variable that holds it, --bearer sends a token.",
+    "403": "The key may not call this deployment, or the network may not.",
+    "404": "The address has no such operation: URL is the resource's or the gateway's, without a path.",
+    "DeploymentNotFound": "There is no such deployment (--deployment) at this address.",
+    "timeout": "No answer came in the time that --timeout gives.",
+}
+"""What to look at if no call was served, by the cause."""
+
+
 class Progress:
     """Shows a run each second: a panel on a terminal, lines elsewhere, or JSON on standard output."""
 
@@ -103,12 +113,15 @@ def _summary(made: dict[str, Any], width: int) -> Iterator[str]:
     if made["causes"]:
         causes = ", ".join(f"{cause} {count:,}" for cause, count in made["causes"].items())
         yield from textwrap.wrap(f"Not served: {causes}", width)
+        if not made["completed"]:
+            yield from (hint for cause, hint in HINTS.items() if cause in made["causes"])
     steps = [(f"{short(step['rate'])}/min", step) for step in made["steps"]]
     yield from _section("At each rate", steps, width)
     if len(made["consumers"]) > 1:
         yield from _section("Clients", [(each["consumer"], each) for each in made["consumers"]], width)
     yield ""
     yield from columns(list(_times(made)), width)
+    yield from _not_reached(made, width)
     late = made["late_99th"]
     if late is not None and late > LATE_SECONDS:
         yield ""
@@ -117,6 +130,16 @@ def _summary(made: dict[str, Any], width: int) -> Iterator[str]:
             f"or this machine is.",
             width,
         )
+
+
+def _not_reached(made: dict[str, Any], width: int) -> Iterator[str]:
+    """Say which rates were not reached, and why, so that they are not taken for the target's."""
+    why = "all clients were busy (--clients)" if made["were_all_busy"] else "this machine sends no more"
+    for step in made["steps"]:
+        if step["is_behind"]:
+            asked, sent = short(step["rate"]), short(step["sent_rate"])
+            yield ""
+            yield from textwrap.wrap(f"{asked} calls a minute were asked for, and {sent} sent: {why}.", width)
 
 
 def _section(title: str, rows: Sequence[tuple[str, dict[str, Any]]], width: int) -> Iterator[str]:
