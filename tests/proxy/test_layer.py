@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mitmproxy import http
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layer import Layer
@@ -26,7 +27,7 @@ from aoai_gateway.wire.bodies import LARGE_BODY, parse_body
 from aoai_gateway.wire.request_body import RequestBody
 from aoai_gateway.wire.targets import Target
 from tests.engine_driver import config
-from tests.proxy.layer_driver import Connection, connect
+from tests.proxy.layer_driver import Connection, connect, listen
 
 SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
@@ -509,6 +510,37 @@ def test_a_body_that_grows_too_large_is_written_down(made: Callable[..., Connect
     assert [(r["client"], r["error"], r["status"]) for r in records] == [
         ("anybody", "request_too_large", 413)
     ]
+
+
+class Looks:
+    """An addon that keeps the flows that were answered."""
+
+    def __init__(self, seen: list[http.HTTPFlow]) -> None:
+        self._seen = seen
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        self._seen.append(flow)
+
+
+def test_a_body_that_is_too_large_when_it_is_decoded_is_not_kept_for_tools(
+    made: Callable[..., Connection],
+) -> None:
+    """mitmweb decodes all of a body that is looked at, on the event loop, however large it becomes."""
+    here = made(limits={"body_mb": 1})
+    here.on_hook = await_it
+    seen: list[http.HTTPFlow] = []
+    del here.gateway.heard.refresh  # type: ignore[attr-defined]  # look once more
+    listen(here.gateway, Looks(seen))
+    body = gzip.compress(b" " * (1024 * 1024 + 1) + b"{}")
+    head = STRANGER.replace(b"api-key: no", b"api-key: key-of-anybody\r\ncontent-encoding: gzip")
+    here.feed(
+        events.DataReceived(
+            here.client, head.replace(b"content-length: 1000", b"content-length: %d" % len(body)) + body
+        )
+    )
+    assert here.result()[0] == 413
+    (flow,) = seen
+    assert flow.request.raw_content is None
 
 
 MIB = 1024 * 1024

@@ -64,6 +64,9 @@ if TYPE_CHECKING:
 
 STALLED = "The client did not read its answer."
 
+TOO_LARGE = 413
+"""The status of the gateway's own error about a body."""
+
 
 class GatewayStream(HttpStream):
     """One request; see the module's docstring."""
@@ -185,6 +188,8 @@ class GatewayStream(HttpStream):
                     here.flow.response = self._attempt.failed_answer()
                     result = effects.Done(here.now())
                 case effects.Reject():
+                    if effect.error.status == TOO_LARGE:
+                        here.drop_body()
                     here.flow.response = here.error_response(effect.error)
                     result = effects.Done(here.now())
             if result is None:
