@@ -309,7 +309,7 @@ class Ended:
     minted: str | None = None
     """The digest of a secret that was made (`wire.client_secrets`)."""
     state: str | None = None
-    """The state that the answer names of what it is about: ``queued``, ``completed``, …"""
+    """The state of the response or the run that the answer describes: ``queued``, ``completed``, …"""
 
     @classmethod
     def of_answer(

@@ -86,7 +86,7 @@ TEXTS: Mapping[type, tuple[str, ...]] = {
     Ended: ("delivered", "minted"),
     ClientGone: ("so_far",),
 }
-"""What effects and results hold of requests and answers, and no story tells."""
+"""The fields of effects and results with parts of requests and answers, which no story repeats."""
 
 NO_NOTICES: Mapping[Notice, str] = {}
 

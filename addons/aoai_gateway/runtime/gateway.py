@@ -155,7 +155,7 @@ class Gateway:
             lambda: self.engine.breaks, self.clock.monotonic, lambda: self.waiting.changed()
         )
         self.credentials = Credentials(self.credential_breaks.told)
-        """What endpoints are shown whose key the configuration does not hold."""
+        """The credentials of endpoints whose key is not in the configuration."""
         self.verifier: TokenVerifier | None = None
         """Verifies clients' tokens, once a configuration trusts an issuer."""
         self.reservations: dict[str, Reservation] = {}
@@ -192,7 +192,7 @@ class Gateway:
         """Requests that are answered before they become calls."""
 
     async def prepare(self, config: Config) -> None:
-        """Fetch what a configuration needs before it is put in force, as far as it comes within seconds."""
+        """Fetch credentials and issuers' keys before a configuration is put in force, within seconds."""
         await self.credentials.adopt(config)
         if config.tokens and self.verifier is None:
             # Loaded only where there are tokens to verify.

@@ -35,7 +35,7 @@ LARGEST_BODY = 1024 * 1024
 """Bytes; decoding a larger one would hold up the event loop, from any thread."""
 
 SMALL_BODY = 128 * 1024
-"""Bytes that are decoded in a few milliseconds, whatever they are."""
+"""Bytes that are decoded in a few milliseconds, of any text."""
 
 MOST_VALUES = 32_000
 """Lists, objects and commas, about as many as values, of a larger one.

@@ -1,7 +1,7 @@
 """A sink of usage records: a bounded queue, and a thread of its own that hands batches to a writer.
 
-Whatever the writer does, traffic does not notice: a writer that hangs fills the queue, one that fails loses
-its batch, and both are counted and told in the log. A record that comes alone is written at once; those that
+Traffic does not wait for the writer: one that hangs fills the queue, one that fails loses its batch, and both
+are counted and logged. A record that comes alone is written at once; those that
 come soon after wait a moment for others, since a thread that wakes up for each of them costs more than what
 it writes. So a killed process loses the records of calls in flight and of that moment.
 """

@@ -73,7 +73,7 @@ def is_id(text: str) -> bool:
 def references_in(data: bytes) -> tuple[str, ...]:
     """The names of the encrypted items in a JSON text, the last one first, and then the ids in it.
 
-    Takes some milliseconds at most, whatever the text is, as long as it has no more than some megabytes.
+    Takes some milliseconds at most, for any text of no more than some megabytes.
     """
     found, at = [], len(data)
     for _ in range(MOST_ITEMS):
