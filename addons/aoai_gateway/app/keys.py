@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 RANDOM_BYTES = 32
-"""Of which a hash can be public: 256 bits cannot be guessed."""
+"""The size of a key whose hash can be public: 256 bits cannot be guessed."""
 
 PREFIX = "gw-"
 """The prefix by which people and scanners for secrets recognise a key."""

@@ -51,10 +51,10 @@ NO_UPSTREAM = "http://aoai-gateway.invalid"
 """mitmproxy's reverse mode wants a target. It is never connected to, and cannot be (RFC 6761 §6.4)."""
 
 UNREADY_SECONDS = 5.0
-"""For balancers to notice, where the configuration says nothing: two probes of most."""
+"""The time that balancers have to notice, without a configured one: two probes of most."""
 
 HANG_UP_SECONDS = 1.0
-"""For connections to close, when it is over."""
+"""The time that connections have to close, when the drain is over."""
 
 
 class Lifecycle:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.backends import Pool
 
 ENDPOINT_HEADER = "x-gateway-endpoint"
-"""By which a client chooses the endpoint of a call that is for no deployment, such as a list of files."""
+"""The header by which a client chooses the endpoint of a call that is for no deployment, such as a list of
+files."""
 
 
 def pool_of(call: Call, plan: Plan) -> Pool:

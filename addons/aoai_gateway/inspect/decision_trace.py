@@ -99,7 +99,7 @@ class Step:
     skipped: tuple[Skip, ...]
     notices: Mapping[Notice, str]
     break_seconds: float | None
-    """Of the attempt in question, at that time: it may be withdrawn."""
+    """The break of the attempt in question, at that time: it may be withdrawn."""
     breaks: Mapping[str, float] | None
     """The same for each class."""
     scope: Scope | None

@@ -77,13 +77,13 @@ NO_PAGES = Cors()
 NO_CONFIGURATION_LIMITS = Limits()
 
 LINES_SECONDS = 300.0
-"""For the lines of a batch's input file. 200 MB take about seven."""
+"""The time for reading the lines of a batch's input file. 200 MB take about seven."""
 
 UPLOAD_SECONDS = 60.0
-"""For the reading of an upload's form; a gigabyte takes some seconds."""
+"""The time for reading an upload's form; a gigabyte takes some seconds."""
 
 CLOCK_STEP_SECONDS = 1.0
-"""By how much the system's clock must have gone ahead for it to be followed."""
+"""The least step forward of the system's clock that is followed."""
 
 logger = logging.getLogger(__name__)
 
@@ -129,10 +129,10 @@ class Gateway:
         self.counter = Counter()
         self.reader = BodyReader()
         self.threads = FairThreads()
-        """For what takes longer than a moment: counting tokens, decoding answers."""
+        """The threads for long work: counting tokens, decoding answers."""
         self.counting = TokenCounting(self.counter, self.reader, self.threads)
         self.disk = FairThreads()
-        """For reading uploads on disk."""
+        """The threads for reading uploads on disk."""
         self.connections = Connections()
         """The clients' connections that are open."""
         self.opened_ahead: OpenedAhead[Opened] = OpenedAhead(clock, lambda: self.heard.plugins_open)

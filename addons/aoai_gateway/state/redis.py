@@ -36,7 +36,7 @@ long enough not to take a busy event loop for a lost store.
 """
 
 FORMS_KEPT: Final = 4_000
-"""Of clients, with some of their quotas: a kilobyte or so each."""
+"""The forms of clients, with some of their quotas: a kilobyte or so each."""
 
 SERVER_CLOCK: Final = """
 local function clock()

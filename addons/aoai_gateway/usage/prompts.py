@@ -52,7 +52,7 @@ MOST_WAITING = 64 * 1024 * 1024
 """Bytes of bodies that may wait to be written; beyond, prompts are dropped and counted."""
 
 SECONDS = 1.0
-"""For redacting one prompt."""
+"""The time for redacting one prompt."""
 
 REDACTED = "[redacted]"
 

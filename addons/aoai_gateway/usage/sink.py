@@ -89,7 +89,7 @@ class Sink[T]:
         self._since: float | None = None
         """When the batch that is being written was begun (monotonic)."""
         self._lock = threading.Lock()
-        """For the counts, and for what is put before the end."""
+        """Guards the counts, and what is put before the end."""
         self._unsettled = 0
         """Records that are neither written nor lost: in the queue, or in the writer's hands."""
         self._weigh = weigh

@@ -15,7 +15,8 @@ import re
 from hashlib import blake2b
 
 MOST_ITEMS = 128
-"""Of one call or answer that are remembered: the last ones of encrypted items, the first ones of ids."""
+"""The items of one call or answer that are remembered: the last ones of encrypted items, the first ones of
+ids."""
 
 SEARCHED = 256 * 1024
 """Bytes at either end of a body in which ids are looked for."""
