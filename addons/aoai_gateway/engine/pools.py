@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.backends import Pool
 
 ENDPOINT_HEADER = "x-gateway-endpoint"
-"""The header by which a client chooses the endpoint of a call that is for no deployment, such as a list of
-files."""
+"""By which a client chooses the endpoint of a call that is for no deployment, such as a list of files."""
 
 
 def pool_of(call: Call, plan: Plan) -> Pool:

@@ -56,7 +56,7 @@ class UnfinishedWork:
     def __init__(self, capacity: int = MOST) -> None:
         self._capacity = capacity
         self._work: Bounded[bytes, Unfinished] = Bounded(capacity)
-        """The open work by digest of client and id, in the order in which it began."""
+        """By digest of client and id, in the order in which it began."""
         self.settle: Callable[[Settle], None] = lambda _: None
         """Takes the settlement of a booking, for which no call is under way."""
 

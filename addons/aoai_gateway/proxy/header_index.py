@@ -61,7 +61,7 @@ class HeaderIndex:
 
 
 NO_HEAD = HeaderIndex(())
-"""The index of a message that has not come yet."""
+"""Of a message that has not come yet."""
 
 
 def set_fields(message: http.Message, unwanted: Container[bytes], added: Fields) -> None:

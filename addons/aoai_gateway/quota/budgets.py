@@ -13,7 +13,7 @@ ACCOUNT = "cost/"
 """The name of the account; no virtual deployment's name can hold a slash."""
 
 UNIT = 1_000_000
-"""The units of 1 in the currency of ``prices``: money is counted in whole units."""
+"""By which money, in the currency of ``prices``, is multiplied to be counted."""
 
 
 def budget_of(policy: Policy) -> Budget | None:

@@ -54,7 +54,7 @@ class Distribution(Collector):
         self._name, self._about, self._labels, self._bounds = name, about, labels, tuple(bounds)
         self._ends = (*map(floatToGoString, bounds), "+Inf")
         self._values: dict[Labels, list[float]] = {}
-        """The number of values in each bucket, and last their sum."""
+        """For each bucket how many values it has, and last their sum."""
         if not labels:
             self._values[()] = self._none()
         registry.register(self)

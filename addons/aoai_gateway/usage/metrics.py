@@ -47,7 +47,7 @@ OUTCOMES = {
 
 
 UTILIZATION_SECONDS = 120.0
-"""The time for which the utilisation that an answer names is shown."""
+"""For how long what an answer says of its backend's utilisation is told."""
 
 TIERS = frozenset({"auto", "default", "flex", "priority", "scale"})
 """Service tiers that are told apart."""
