@@ -421,7 +421,7 @@ def test_a_set_up_that_was_killed_is_made_anew(fresh: Checkout, run: Run, path: 
     assert not leftover.exists()
 
 
-def test_an_environment_that_somebody_made_is_used_as_it_is(fresh: Checkout, run: Run) -> None:
+def test_an_environment_that_a_user_made_is_used_as_it_is(fresh: Checkout, run: Run) -> None:
     making = [PYTHON, "-m", "venv", fresh.root / ".venv"]
     subprocess.run(making, check=True, env={**os.environ, **fresh.env})
     mine = fresh.root / ".venv" / "mine"

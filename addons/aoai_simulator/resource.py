@@ -82,7 +82,7 @@ class Call:
     spillover: str | None = None
     """The deployment that the request names to answer if the provisioned one is full."""
     spilled: Headers = ()
-    """What tells that it has."""
+    """The headers that say so, once it has answered."""
     request: Request | None = None
     sent: Sent | None = None
     secret: Secret | None = None
@@ -312,7 +312,7 @@ class Resource:
         return responses.side(call.target.operation, len(call.request.body) // 4, made)
 
     def _thing(self, call: Call, parts: tuple[str, ...], unix_time: float) -> Reply:
-        """Answer a call for what lives here."""
+        """Answer a call for a file, a thread or another stored thing (`things`)."""
         request = call.request
         assert request is not None
         query = request.target.partition("?")[2]
@@ -354,7 +354,7 @@ class Resource:
         return responses.Made(deployment, self._ident(), int(unix_time), self._secret)
 
     def headers(self, call: Call | None, status: int) -> Headers:
-        """What stands on every response beside the answer's own headers."""
+        """Return the headers of every response, beside the answer's own."""
         ident = f"{self._randomness.getrandbits(128):032x}"
         guid = f"{ident[:8]}-{ident[8:12]}-{ident[12:16]}-{ident[16:20]}-{ident[20:]}"
         common: list[tuple[str, str]] = [

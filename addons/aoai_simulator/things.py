@@ -1,4 +1,4 @@
-"""What lives at a resource beside responses: files, threads, vector stores and the like, by one set of rules.
+"""The stored things of a resource beside responses, by one set of rules: files, threads, vector stores, ….
 
 A collection takes POST (create) and GET (list); a thing in it GET, POST (update) and DELETE; an action is a
 POST or GET below a thing. All ids, in paths and in bodies, must be of this resource, as in AOAI.
@@ -19,12 +19,12 @@ from aoai_simulator.forms import Sent, read_sent
 from aoai_simulator.replies import JSON_TYPE, Reply, Whole, compact, error
 
 MAX_THINGS = 2_000
-"""How many a resource keeps; the oldest goes first."""
+"""The number of things that a resource keeps; the oldest goes first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of thing: how its ids begin, what it calls itself, and what it says beside what was sent."""
+    """One kind of thing: the prefix of its ids, its ``object``, and its members beside those sent."""
 
     prefix: str
     name: str
@@ -320,7 +320,7 @@ class Things:
         answer = _json(made)
         file = f"files/{sent.fields.get('input_file_id')}"
         if file in self._things:
-            # It is told once it has been looked at; the answer comes before.
+            # The answer was made before: the faults are shown when the batch is looked up.
             faults = batches.faults_of(self._contents.get(file, b""), self._deployment)
             if faults:
                 made |= {"status": "failed", "errors": {"object": "list", "data": faults}}

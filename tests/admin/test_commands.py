@@ -159,7 +159,7 @@ def test_a_configuration_that_is_not_there(tmp_path: Path, capsys: pytest.Captur
     assert cli.main(["status", "--config", "a", "--url", "http://b"]) == 2
 
 
-def test_nobody_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_gateway_is_running(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["status", "--url", "http://127.0.0.1:1"]) == 1
     err = capsys.readouterr().err
     assert "no gateway's status page answers at http://127.0.0.1:1" in err

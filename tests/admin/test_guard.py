@@ -61,7 +61,7 @@ def test_without_a_token_no_other_name_is_served(host: str) -> None:
         ("", 401),
     ],
 )
-def test_a_token_must_be_shown_whatever_the_host(shown: str, expected: int | None) -> None:
+def test_a_token_must_be_shown_for_each_host(shown: str, expected: int | None) -> None:
     for host in ("127.0.0.1:8090", "gateway.internal"):
         assert status(may_see({"host": host, "authorization": shown}, [(Holder(), TOKEN)])) == expected
 

@@ -66,7 +66,7 @@ def counted(path: Path) -> Reading:
 @example({"refused_by": {"quota": "tokens_per_minute"}, "status": 429})
 @example({"attempts": [], "outcome": "ok"})
 @example({"count": 10**15})
-def test_a_record_with_anything_in_it_is_counted_or_passed_over(path: Path, changed: dict[str, Any]) -> None:
+def test_a_record_with_any_value_is_counted_or_passed_over(path: Path, changed: dict[str, Any]) -> None:
     lines = [record(), record() | changed, record()]
     path.write_text("".join(json.dumps(each) + "\n" for each in lines))
     try:

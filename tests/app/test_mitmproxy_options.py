@@ -64,7 +64,7 @@ def test_collecting_the_options_leaves_no_log_handler_behind() -> None:
     assert logging.getLogger().handlers == before
 
 
-def test_a_name_that_nobody_has_claimed_is_found_and_corrected() -> None:
+def test_an_option_that_no_addon_claims_is_found_and_corrected() -> None:
     options = Options()
     assert unclaimed(["listen_port", "ssl_insecure"], options) == []
     assert unclaimed(["listen_prot", "x_y_z"], options) == [

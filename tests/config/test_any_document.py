@@ -49,7 +49,7 @@ words = [
 plugins = [*powerproxy.PLUGINS, "Unknown", "managed_identity"]
 scalars = st.sampled_from([*numbers, *words, *plugins])
 secrets = st.sampled_from([SECRET, f"{SECRET} with a space", "${SECRET}", "${NOT_SET}", "", None, "___"])
-anything = st.recursive(
+any_value = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(keys), inner, max_size=4),
     max_leaves=12,
@@ -128,7 +128,7 @@ def documents(draw: st.DrawFn) -> dict[str, object]:
             holder = holder[part]
         match draw(st.sampled_from(["replace", "remove", "rename", "repeat"])):
             case "replace":
-                holder[last] = draw(secrets if last in ("key", "state") else anything)
+                holder[last] = draw(secrets if last in ("key", "state") else any_value)
             case "remove":
                 del holder[last]
             case "rename" if isinstance(holder, dict):
@@ -150,7 +150,7 @@ def outcome(*contents: bytes) -> Loaded | ConfigErrors:
         return errors
 
 
-@given(documents(), anything.filter(lambda second: isinstance(second, dict)) | st.just({}))
+@given(documents(), any_value.filter(lambda second: isinstance(second, dict)) | st.just({}))
 @example({"aoai": {"endpoints": [None]}}, {"clients": [None]})
 @example({"aoai": {"endpoints": [{"name": "one", "key": SECRET, "url": "https://one.example"}]}}, {})
 def test_a_configuration_or_problems_and_no_secret(first: dict[str, object], second: dict[str, object]):
@@ -173,7 +173,7 @@ def test_a_configuration_or_problems_and_no_secret(first: dict[str, object], sec
     assert SECRET not in said
 
 
-@given(anything)
+@given(any_value)
 def test_any_document_at_all(document: object):
     result = outcome(yaml.safe_dump(document).encode())
     assert isinstance(result, Loaded) or result.problems

@@ -219,7 +219,7 @@ def test_the_fraction_of_an_endpoint_with_virtual_deployments_is_not_read(warnin
     assert "has no effect at an endpoint with virtual deployments" in said
 
 
-def test_what_nobody_serves(warnings: Lines):
+def test_a_deployment_that_no_endpoint_serves(warnings: Lines):
     off = "virtual_deployments: [{name: big, standins: [{name: b, enabled: false}]}]"
     (said,) = warnings(aoai(endpoint("one", off)))
     assert "virtual_deployments[0]: every standin for big is switched off" in said

@@ -74,7 +74,7 @@ Priorities, highest first
   standard  (of clients that name none; waits up to 20 s; gets at least 10% of what comes free)
   batch  (waits up to 30 s; gets at least 5% of what comes free)
 
-Counts in
+Quotas are counted in
   rediss://cache.example:6380/0, keys under aoai-gateway
 
 Clients

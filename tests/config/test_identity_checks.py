@@ -199,7 +199,7 @@ def test_a_client_that_is_switched_off_has_no_tokens(compiled: Callable[..., Loa
         ("max_cost_per_day: 5", "there is no price for any deployment"),
     ],
 )
-def test_what_would_hold_nobody_is_refused(problems: Lines, written: str, said: str) -> None:
+def test_limits_that_hold_no_user_are_refused(problems: Lines, written: str, said: str) -> None:
     assert any(said in each for each in problems(AOAI + f"clients: [{{name: c, key: k1, {written}}}]"))
 
 

@@ -186,7 +186,7 @@ def test_the_redis_of_limit_usage_is_the_state(compiled: Callable[..., Loaded]):
     assert compiled(SMALL + "plugins: [{name: LimitUsage}]\n").config.store is None
 
 
-def test_a_redis_password_may_hold_anything(compiled: Callable[..., Loaded]):
+def test_a_redis_password_may_hold_any_character(compiled: Callable[..., Loaded]):
     redis = "{redis_host: h, redis_password: '${SECRET}'}"
     text = SMALL + f"plugins: [{{name: LimitUsage, redis: {redis}}}]\n"
     url = compiled(text, env={"SECRET": "a/b@c:d?e#f="}).config.store

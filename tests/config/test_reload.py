@@ -136,13 +136,13 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
     touch(main, MAIN + "drain_seconds: 5\n")
     real, saved = Watch._load, []
 
-    def load_while_somebody_saves(self: Watch) -> Loaded | ConfigErrors:
+    def load_while_an_editor_saves(self: Watch) -> Loaded | ConfigErrors:
         outcome = real(self)
         if not saved:
             saved.append(touch(main, MAIN + "drain_seconds: 6\n"))
         return outcome
 
-    monkeypatch.setattr(Watch, "_load", load_while_somebody_saves)
+    monkeypatch.setattr(Watch, "_load", load_while_an_editor_saves)
     (outcome,) = settle(watch)
     assert isinstance(outcome, Loaded)
     assert outcome.config.drain_seconds == 6

@@ -219,7 +219,7 @@ def test_the_order_of_keys_does_not_matter(session: Session, offline: Gateway) -
     assert answer.json()["choices"][0]["message"]["content"] == session.plain
 
 
-def test_what_was_not_recorded_is_said_and_nobody_is_asked(offline: Gateway, sdk: Sdk) -> None:
+def test_a_call_that_was_not_recorded_is_reported_and_not_sent(offline: Gateway, sdk: Sdk) -> None:
     with pytest.raises(openai.NotFoundError) as refused:
         sdk(offline).chat.completions.create(**{**QUESTION, "temperature": 0.3})
     assert refused.value.code == "not_recorded"

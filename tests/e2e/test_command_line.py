@@ -114,7 +114,7 @@ def test_addons_are_loaded_and_their_options_known(command: Callable[..., Proces
 
 
 @pytest.mark.parametrize("host", ["serve", "web"])
-def test_an_option_that_nobody_knows_ends_the_start(command: Callable[..., Process], host: str) -> None:
+def test_an_unknown_option_ends_the_start(command: Callable[..., Process], host: str) -> None:
     words = ["--set", "greeter_wrod=x", "--set", "no_such_thing=1"]
     if host == "web":
         words += ["--no-web-open-browser", "--web-port", str(free_port())]

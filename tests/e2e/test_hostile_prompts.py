@@ -98,7 +98,7 @@ class Watched(NamedTuple):
         seconds = time.monotonic() - begun
         return answer, seconds, self.longest_stall(begun)
 
-    def stalls_nobody(self, body: bytes, status: int, key: str = CLIENT_KEY) -> None:
+    def stalls_no_other_call(self, body: bytes, status: int, key: str = CLIENT_KEY) -> None:
         """Send a request until it has been seen to hold up nobody; fails if it always does."""
         worst = []
         for _ in range(ATTEMPTS):
@@ -144,21 +144,21 @@ def test_the_watch_sees_a_stall(watched: Watched) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", PROMPTS)
-def test_whatever_is_counted_stalls_nobody(watched: Watched, name: str, size: str) -> None:
+def test_no_counted_prompt_stalls_other_calls(watched: Watched, name: str, size: str) -> None:
     messages = PROMPTS[name](SIZES[size])
     # Messages that are none hold no prompt; the simulator, before which these would come, is not watched.
     empty = name in ("empty arrays", "digits", "a long fraction", "a dictionary")
     body = chat(messages, n="0") if empty else chat(messages)
-    watched.stalls_nobody(body, 400)
+    watched.stalls_no_other_call(body, 400)
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", REFUSED)
-def test_whatever_is_refused_stalls_nobody(watched: Watched, name: str, size: str) -> None:
-    watched.stalls_nobody(REFUSED[name](SIZES[size]), 400)
+def test_no_refused_prompt_stalls_other_calls(watched: Watched, name: str, size: str) -> None:
+    watched.stalls_no_other_call(REFUSED[name](SIZES[size]), 400)
 
 
-def test_what_is_edited_and_sent_on_stalls_nobody(watched: Watched) -> None:
+def test_a_prompt_that_is_edited_stalls_no_other_call(watched: Watched) -> None:
     picture = f'{{"type":"image_url","image_url":{{"url":"data:image/png;base64,{"A" * SIZE}"}}}}'
     body = chat(message(f"[{picture}]"), stream="true")
-    watched.stalls_nobody(body, 200, FREE_KEY)
+    watched.stalls_no_other_call(body, 200, FREE_KEY)

@@ -184,7 +184,7 @@ def test_it_did_what_it_should(run: Run) -> None:
     assert sum(name.startswith("token ") for name in run.secrets) >= 2
 
 
-def test_no_secret_is_in_anything_that_was_written(run: Run) -> None:
+def test_no_secret_is_in_any_output(run: Run) -> None:
     found = [
         (name, source, form)
         for name, secret in run.secrets.items()

@@ -197,7 +197,7 @@ def test_one_that_the_backend_has_closed_is_used_for_nothing(start: Start, reset
 
 
 @pytest.mark.parametrize("unasked", [UNASKED, TIMED_OUT])
-def test_what_a_backend_says_before_it_is_asked_reaches_nobody(start: Start, unasked: bytes) -> None:
+def test_what_a_backend_says_before_it_is_asked_reaches_no_client(start: Start, unasked: bytes) -> None:
     place = start()
     for number in range(3):
         ahead = place.one_ahead()

@@ -295,7 +295,7 @@ def test_a_call_that_cannot_be_sent_as_edited_can_be_killed(desk: Desk, sdk: Sdk
         asked.result(WAIT_SECONDS)
 
 
-def test_a_wrong_call_that_nobody_has_edited_gets_its_error(desk: Desk) -> None:
+def test_a_wrong_call_that_was_not_edited_gets_its_error(desk: Desk) -> None:
     desk.web.intercept(CALLS)
     asked = desk.ask(lambda: desk.web.request("POST", V1, key=CLIENT_KEY, body=b"{"))
     flow = desk.web.held()

@@ -116,7 +116,7 @@ def counts(tmp_path: Path) -> Path:
     return tmp_path / "counts.json"
 
 
-def test_an_event_that_nobody_listens_to_is_never_built(
+def test_an_event_without_a_listener_is_never_built(
     start_gateway: StartGateway, simulator: Simulator, counts: Path
 ) -> None:
     gateway = start_gateway(
@@ -127,7 +127,7 @@ def test_an_event_that_nobody_listens_to_is_never_built(
     assert json.loads(counts.read_text()) == {}
 
 
-def test_an_event_that_somebody_listens_to_is_built_once(
+def test_an_event_with_a_listener_is_built_once(
     start_gateway: StartGateway, simulator: Simulator, counts: Path
 ) -> None:
     addons = [ADDONS / "count_events.py", ADDONS / "hear_everything.py"]

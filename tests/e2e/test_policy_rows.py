@@ -240,7 +240,7 @@ def test_what_is_too_high_is_400_and_names_parameter_and_limit(
         (COMPLETIONS, {"model": "instruct", "prompt": "word " * 60}),
     ],
 )
-def test_a_prompt_that_is_too_long_is_400_whatever_the_action(
+def test_a_prompt_that_is_too_long_is_400_with_either_action(
     stage: Stage, client: str, path: str, body: dict[str, Any]
 ) -> None:
     error = refusal(stage.ask(client, path, **body), 400, "parameter_over_limit")

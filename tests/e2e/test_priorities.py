@@ -153,7 +153,7 @@ def test_when_its_time_is_over_it_says_for_how_long_it_has_waited(stage: Stage) 
     assert record["skipped"][0]["wait_ms"] > 0
 
 
-def test_the_higher_class_is_served_first_whoever_came_first(stage: Stage) -> None:
+def test_the_higher_class_is_served_first_in_any_order_of_arrival(stage: Stage) -> None:
     stage.fill(4)
     assert stage.ask("batch").status == 429
     with ThreadPoolExecutor(4) as pool:

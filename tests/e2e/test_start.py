@@ -152,7 +152,7 @@ PROBLEMS = {4: "url", 5: "A_KEY_THAT_IS_NOT_SET", 8: "non_streaming_fraction", 1
 
 
 @pytest.mark.parametrize("start", ["mitmdump", "serve", "check"])
-def test_a_wrong_configuration_serves_nobody(
+def test_a_wrong_configuration_serves_no_client(
     start: str, tmp_path: Path, home: Path, processes: list[Process], canary: Canary
 ) -> None:
     port = free_port()

@@ -111,7 +111,7 @@ def test_the_same_failure_from_a_second_backend_is_the_calls_own(status: int) ->
     assert [a.break_seconds for a in trace.call.attempts] == [None, None]
 
 
-def test_breaks_are_withdrawn_whatever_code_the_same_status_came_with() -> None:
+def test_breaks_are_withdrawn_for_the_same_status_with_any_code() -> None:
     one, other = (
         Answer(500, body=b'{"error":{"code":"one"}}'),
         Answer(500, body=b'{"error":{"code":"other"}}'),
@@ -266,7 +266,9 @@ def test_a_call_that_creates_state_is_not_repeated_after(status: int) -> None:
 @pytest.mark.parametrize(
     ("failure", "status"), [(DROP, 502), (Hang(), 504), (Fail(FailureKind.PROTOCOL), 502)]
 )
-def test_a_call_that_creates_state_is_not_repeated_if_nobody_knows(failure: Behaviour, status: int) -> None:
+def test_a_call_that_creates_state_is_not_repeated_if_its_fate_is_unknown(
+    failure: Behaviour, status: int
+) -> None:
     here = world("a", "b").script(a=failure)
     trace = here.call(BACKGROUND, path=RESPONSES)
     assert trace.sends == ["a@a"]

@@ -221,7 +221,7 @@ def test_a_home_that_left_the_pool_is_no_home() -> None:
     assert here.call(CONTINUED, path=RESPONSES).sends == ["a@a"]
 
 
-def test_an_answer_that_broke_off_is_nobodys_home() -> None:
+def test_an_answer_that_broke_off_makes_no_backend_a_home() -> None:
     here = world("a", "b").script(a=throttled(), b=Answer(response_id="resp_1", complete=False))
     here.call({"model": "gpt", "input": "hi"}, path=RESPONSES)
     assert here.engine.affinity.home("resp_1", here.now) is None
@@ -250,7 +250,7 @@ def test_the_time_for_all_attempts_is_bounded() -> None:
     assert here.call().sends == ["a@a", "b@b", "c@c"]
 
 
-def test_the_first_attempt_is_made_whatever_the_bounds() -> None:
+def test_the_first_attempt_is_made_with_any_bounds() -> None:
     assert world("a", replay={"max_seconds": 0.001, "max_attempts": 1}).call().sends == ["a@a"]
 
 
@@ -377,11 +377,11 @@ def test_a_fraction_does_not_keep_a_class_from_the_only_ones_that_it_may_use() -
 def test_who_does_not_wait_is_not_told_that_its_time_in_line_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     here = world("a")
 
-    def nobody(now: float) -> list[object]:
+    def slowly(now: float) -> list[object]:
         here.now += 0.002  # as long as it takes
         return []
 
     monkeypatch.setattr(here.engine.scheduler, "is_free", lambda _: False)
-    monkeypatch.setattr(here.engine.scheduler, "serve_waiting", nobody)
+    monkeypatch.setattr(here.engine.scheduler, "serve_waiting", slowly)
     trace = here.call()
     assert (trace.sends, trace.error.code) == ([], "all_backends_out")

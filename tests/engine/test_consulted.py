@@ -46,7 +46,7 @@ def test_who_has_waited_for_the_one_request_that_fits_gets_it(choose: Any) -> No
     assert trace.sends == ["a@a"]
 
 
-def test_what_nobody_was_sent_for_is_free_again() -> None:
+def test_room_of_a_call_that_was_not_sent_is_free_again() -> None:
     here = limited(("a", {"requests_per_minute": 6, "tokens_per_minute": 1_000}))
     gone = here.call(client=BATCH, choose=agree, gone_at=0, max_tokens=900)
     assert gone.gone

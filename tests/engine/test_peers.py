@@ -176,7 +176,7 @@ def test_a_backend_that_lacks_room_is_known_to_have_some_again_in_both() -> None
         assert (brk.call_id, brk.lacks_room) == (call, lacks_room)
 
 
-def test_a_peer_that_is_lost_holds_nobody_back() -> None:
+def test_a_lost_peer_holds_no_call_back() -> None:
     first, second = two(tokens_per_minute=20_000)
     second.call("high", prompt=9_000, most=500)
     second.call("high", prompt=9_000, most=500)

@@ -147,7 +147,7 @@ def test_a_call_with_an_unproven_token_holds_nothing_and_counts_when_it_is_accep
     assert there.counters.open_reservations == 0
 
 
-def test_a_call_whose_token_is_refused_counts_for_nobody():
+def test_a_call_whose_token_is_refused_counts_against_no_client():
     refused = Answer(401)
     there = world("a").script(a=refused)
     team = client(max_tokens_per_minute=1000, max_requests_per_minute=1)
@@ -165,7 +165,7 @@ def test_where_the_quota_is_overdrawn_an_unproven_token_is_refused_too():
     assert trace.call.status == 429
 
 
-def test_a_client_that_leaves_before_anything_was_sent_pays_nothing():
+def test_a_client_that_leaves_before_an_attempt_pays_nothing():
     there = world("a").script(a=USED)
     team = client(max_tokens_per_minute=1000, max_requests_per_minute=1)
     elsewhere = world("a").script(a=USED).call(client=team, choose=list).effects
@@ -402,7 +402,7 @@ def test_a_client_with_only_a_request_limit_is_not_counted():
     assert "Reserve" in kinds
 
 
-def test_a_dry_run_books_what_fits_and_refuses_nobody():
+def test_a_dry_run_books_what_fits_and_refuses_no_call():
     there = World(config("a")).script(a=USED)
     team = client(max_requests_per_minute=1, dry_run=True)
     told = []

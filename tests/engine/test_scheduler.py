@@ -144,7 +144,7 @@ def test_only_one_call_probes() -> None:
     assert claimed(here, 7, request("4", tokens=10)) == ["one@a"]
 
 
-def test_nobody_is_released_where_there_is_no_room_and_it_is_said_when_there_may_be() -> None:
+def test_no_call_is_released_without_room_and_the_time_of_the_next_room_is_returned() -> None:
     here, _ = full()
     join(here, request("3"))
     assert released(here, 1) == []

@@ -139,7 +139,7 @@ def test_a_probe_after_a_proven_failure_needs_no_witness() -> None:
 # --- impatience --------------------------------------------------------------------------------------
 
 
-def test_a_deadline_that_the_client_chose_is_held_against_nobody() -> None:
+def test_a_deadline_that_the_client_chose_is_held_against_no_backend() -> None:
     here = pool("a", "b").script(a=Hang())
     for n, client in enumerate((ANN, BOB) * 3):
         here.call(client=client, stream=True, user=str(n), headers={"x-stainless-read-timeout": "0.05"})

@@ -72,7 +72,7 @@ PROMISES = (
         "32 unproven calls at a time, half of them of one address",
         (
             "made_up_tokens.made_up_tokens_hold_nothing_while_azure_decides",
-            "made_up_tokens.refused_ones_count_for_nobody",
+            "made_up_tokens.refused_tokens_count_against_no_client",
         ),
     ),
     Promise(

@@ -77,7 +77,7 @@ def test_made_up_tokens_hold_nothing_while_azure_decides(gateway: Gateway, backe
         assert exchange(gateway, call(REAL)).status == 200
 
 
-def test_refused_ones_count_for_nobody(gateway: Gateway, backend: ScriptedBackend) -> None:
+def test_refused_tokens_count_against_no_client(gateway: Gateway, backend: ScriptedBackend) -> None:
     backend.answers[:] = [REFUSED] * 10
     made_up = [
         exchange(gateway, call(f"eyJ0eXAiOiJKV1QifQ.eyJvaWQiOiIxIn0.made{n}")).status for n in range(10)

@@ -74,7 +74,7 @@ def test_gateways_do_not_renew_at_the_same_time() -> None:
     assert len({round(asyncio.run(each.renew()), 3) for each in real}) > 10
 
 
-def test_a_failed_renewal_is_repeated_and_nobody_notices_while_the_token_is_valid(
+def test_a_failed_renewal_is_repeated_and_no_call_notices_while_the_token_is_valid(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     kept = Kept(Source(token("one", 600), DOWN, DOWN, DOWN, token("two", 3600)))

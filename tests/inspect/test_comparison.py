@@ -33,7 +33,7 @@ def test_figures_have_a_column_each() -> None:
     assert cells["cost"] == ["0.000423", "–"]
 
 
-def test_what_nobody_has_is_left_out() -> None:
+def test_a_figure_that_no_answer_has_is_left_out() -> None:
     text = side_by_side([Entry("a", "x"), Entry("b", "y")])
     assert "cost" not in text
     assert "first token" not in text

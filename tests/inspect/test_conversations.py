@@ -23,7 +23,7 @@ def test_a_chain_of_responses_is_one_conversation() -> None:
     assert named(known, at, "resp_9", path=RESPONSES) == "resp_9"
 
 
-def test_a_chain_whose_begin_nobody_remembers() -> None:
+def test_a_chain_whose_begin_is_forgotten() -> None:
     known, at = Conversations(), world("a")
     assert named(known, at, "resp_2", path=RESPONSES, previous_response_id="resp_1") == "resp_1"
     assert named(known, at, "resp_3", path=RESPONSES, previous_response_id="resp_2") == "resp_1"

@@ -151,7 +151,7 @@ def test_a_call_goes_with_its_attempts(shown: List) -> None:
     assert len(shown.flows) <= 20
 
 
-def test_an_attempt_that_somebody_marked_keeps_its_call(shown: List) -> None:
+def test_an_attempt_that_a_user_marked_keeps_its_call(shown: List) -> None:
     shown.bound(10)
     final = shown.add(call="kept")
     attempt = shown.add(call="kept", attempt=True, marked="x")

@@ -104,7 +104,7 @@ def test_a_failure_inside_a_stream_is_replayed_unseen(here: Connection, later: b
     assert here.at_rest
 
 
-def test_the_same_failure_inside_a_second_stream_is_returned_and_breaks_nobody(here: Connection) -> None:
+def test_the_same_failure_inside_a_second_stream_is_returned_and_breaks_no_backend(here: Connection) -> None:
     here.ask(stream=True)
     for name in ("a", "b"):
         here.answer(name, SSE + chunk(ROLE) + chunk(ERROR) + END)

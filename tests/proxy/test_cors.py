@@ -129,7 +129,7 @@ def test_an_answer_exposes_its_hints(at: Callable[..., Connection]) -> None:
     assert "x-other" not in exposed
 
 
-def test_a_backends_own_permission_goes_to_nobody(at: Callable[..., Connection]) -> None:
+def test_a_backends_own_permission_goes_to_no_page(at: Callable[..., Connection]) -> None:
     here = at()
     here.ask(origin=PAGE)
     here.answer("a", b"HTTP/1.1 200 x\r\ncontent-length: 2\r\naccess-control-allow-origin: *\r\n\r\n{}")

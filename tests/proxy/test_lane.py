@@ -121,7 +121,7 @@ def test_what_is_taken_h11_takes_too(data: bytes) -> None:
         chunk(b"x") * (lane.MOST_CHUNKS + 1),
     ],
 )
-def test_anything_but_whole_plain_chunks_is_for_the_layers(data: bytes) -> None:
+def test_all_but_whole_plain_chunks_are_for_the_layers(data: bytes) -> None:
     assert whole_chunks(data) is None
 
 

@@ -365,7 +365,7 @@ def test_a_stream_that_falls_silent_says_so(here: Connection) -> None:
     assert here.at_rest
 
 
-def test_late_words_of_an_abandoned_attempt_are_nobodys(here: Connection) -> None:
+def test_late_words_of_an_abandoned_attempt_reach_no_stream(here: Connection) -> None:
     here.ask(stream=True, waits=30.0)
     first = here.server("a") if here.servers else None
     here.run_timers(30.1)

@@ -71,7 +71,7 @@ def test_a_target_is_stripped(target: str, left: str) -> None:
     assert request.path == left
 
 
-def test_fields_are_stripped_whatever_they_are_called() -> None:
+def test_fields_of_any_name_are_stripped() -> None:
     fields = [(b"x-any", f"it is {KEY}".encode()), (KEY.encode(), b"1"), (b"x-fine", b"fine")]
     request = tutils.treq(headers=http.Headers(fields))
     strip_known(request, SECRETS)

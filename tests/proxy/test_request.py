@@ -122,7 +122,7 @@ def test_fields_that_connection_names_are_the_clients_alone() -> None:
     assert names == {b"host", b"x-three", b"content-length", b"api-key"}
 
 
-def test_there_is_one_host_and_one_length_whatever_the_client_sent() -> None:
+def test_there_is_one_host_and_one_length_for_any_headers_of_the_client() -> None:
     request, content = built((b"content-length", b"3"), (b"Host", b"evil.example"), (b"host", b"x"))
     assert request.headers.get_all("host") == ["res.example"]
     assert request.headers.get_all("content-length") == [str(len(content))]

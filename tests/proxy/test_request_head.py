@@ -201,11 +201,11 @@ def test_strangers_learn_nothing_but_that() -> None:
 # --- when --------------------------------------------------------------------------------------------
 
 
-def test_without_a_configuration_nobody_comes_in() -> None:
+def test_without_a_configuration_no_request_comes_in() -> None:
     assert refused(request(KEY), Gateway()) == (503, "unavailable")
 
 
-def test_while_draining_nobody_comes_in() -> None:
+def test_while_draining_no_request_comes_in() -> None:
     at = gateway()
     at.draining = True
     assert refused(request(KEY), at) == (503, "unavailable")
@@ -233,7 +233,7 @@ def test_a_replay_by_hand_goes_to_one_backend() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "nobody", "entra"])
-def test_a_replayed_flow_of_nobody_does_not(name: str) -> None:
+def test_a_replayed_flow_without_a_client_does_not(name: str) -> None:
     with pytest.raises(GatewayError) as caught:
         accept_replayed(gateway(ENTRA), request(), {"gateway_client": name})
     assert caught.value.status == 401

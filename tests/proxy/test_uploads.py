@@ -150,9 +150,7 @@ def test_it_is_sent_again_from_there(made: Callable[..., Connection], spools: li
     assert [is_gone(spool) for spool in spools] == [True]
 
 
-def test_a_chunked_one_whose_length_nobody_knows(
-    made: Callable[..., Connection], spools: list[Spool]
-) -> None:
+def test_a_chunked_upload_of_unknown_length(made: Callable[..., Connection], spools: list[Spool]) -> None:
     here = made()
     body = form()
     here.feed(events.DataReceived(here.client, head(None)))

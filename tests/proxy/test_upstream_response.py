@@ -461,7 +461,7 @@ def test_one_call_alone_is_waited_for_until_its_deadline() -> None:
     assert (wire.now, failed.silent, failed.reason) == (105, False, "no answer within 5 s")
 
 
-def test_whatever_comes_is_a_sign_of_life_but_a_broken_connection_is_none() -> None:
+def test_each_event_is_a_sign_of_life_but_a_broken_connection_is_none() -> None:
     wire = Wire(stream=False)
     wire.drop()
     assert wire.liveness.heard < 0

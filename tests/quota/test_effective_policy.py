@@ -146,12 +146,12 @@ def test_what_happens_on_exceeding() -> None:
         {"max_tokens_per_minute": {"big": 5, "other": 5}},
     ],
 )
-def test_nobody_is_degraded_to_what_it_may_not_use(policy: dict[str, object]) -> None:
+def test_no_client_is_degraded_to_a_deployment_that_it_may_not_use(policy: dict[str, object]) -> None:
     lesser = {"action": "degrade", "deployment": "small", "max_tokens": 500}
     assert of(when_exceeded=lesser, **policy).on_exceed == OnExceed("degrade", max_tokens=500)
 
 
-def test_nobody_is_degraded_to_what_no_endpoint_of_theirs_serves() -> None:
+def test_no_client_is_degraded_to_a_deployment_that_no_endpoint_of_theirs_serves() -> None:
     endpoints = [
         {
             "name": endpoint,
@@ -171,7 +171,7 @@ def test_nobody_is_degraded_to_what_no_endpoint_of_theirs_serves() -> None:
     assert ways_out == [OnExceed("degrade", 0.0, None, 500), OnExceed("degrade", 0.0, "small", 500)]
 
 
-def test_nobody_is_degraded_to_what_was_asked_for() -> None:
+def test_no_client_is_degraded_to_the_deployment_that_it_asks_for() -> None:
     lesser = {"action": "degrade", "deployment": "small"}
     assert of("small", when_exceeded=lesser).on_exceed == OnExceed("degrade")
     assert of("big", when_exceeded=lesser).on_exceed == OnExceed("degrade", deployment="small")

@@ -120,7 +120,7 @@ def test_there_are_never_more_answers_than_candidates() -> None:
 
 
 @pytest.mark.parametrize("clamp", [True, False])
-def test_a_long_prompt_is_rejected_whatever_the_action(clamp: bool) -> None:
+def test_a_long_prompt_is_rejected_with_either_action(clamp: bool) -> None:
     limits = RequestLimits(prompt_tokens=100_000, clamp=clamp)
     for fine in (None, 0, 100_000):
         assert apply(limits, body(), fine) == Limited()

@@ -48,7 +48,7 @@ def test_admissions_further_apart_age_apart():
 
 @settings(max_examples=examples(10))
 @given(st.lists(st.integers(0, 400_000), min_size=900, max_size=1500))
-def test_memory_is_bounded_whatever_the_traffic(pauses):
+def test_memory_is_bounded_under_any_traffic(pauses):
     window, now = Window(), T
     for pause in pauses:
         now += pause
@@ -74,7 +74,7 @@ def test_an_excess_is_owed_even_when_its_admission_has_left():
     assert (window.tokens, window.debt) == (100, 30)
 
 
-def test_debt_is_paid_when_room_comes_up_and_not_when_somebody_looks():
+def test_debt_is_paid_when_room_comes_up_and_not_when_it_is_looked_at():
     window = correct(filled((T, 60), (T + 1_000_000, 40)), 1, 80, 0, T + 2_000_000, 100)
     assert (window.tokens, window.debt) == (100, 80)
     late = advance(window, T + SPAN + 30_000_000, 100)

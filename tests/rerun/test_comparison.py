@@ -12,7 +12,7 @@ from aoai_gateway.rerun.comparison import Verdict, compare, compare_texts
 GOOD = Answer(200, "It is Paris.", "stop", 3, 5)
 
 
-def test_the_same_is_the_same_whatever_it_cost() -> None:
+def test_the_same_answer_is_the_same_at_any_cost() -> None:
     comparison = compare(GOOD, Answer(200, "It is Paris.", "stop", 4, 6))
     assert comparison.verdict is Verdict.SAME
     assert comparison.alike == 1

@@ -380,7 +380,7 @@ def test_a_provisioned_backend_of_unknown_size_is_as_full_as_it_says_for_a_minut
     assert capacity.headroom(60) is None
 
 
-def test_a_call_whose_end_nobody_tells_is_forgotten() -> None:
+def test_a_call_whose_end_is_never_reported_is_forgotten() -> None:
     capacity = Capacity(Declared(1_000))
     for n in range(100):
         capacity.begin(str(n), 1, n * 100.0)
@@ -434,7 +434,7 @@ STEPS = st.lists(
 
 
 @given(STEPS, st.booleans(), st.integers(1, 100), st.floats(0, 0.9))
-def test_whatever_is_told_waiting_as_long_as_it_says_is_enough(
+def test_waiting_for_the_returned_time_is_enough_after_any_events(
     steps: list[Any], provisioned: bool, tokens: int, leave_free: float
 ) -> None:
     capacity, now = Capacity(Declared(1_000, 60, provisioned)), 0.0

@@ -82,7 +82,7 @@ def test_a_client_whose_calls_have_waited_for_longer_still_leaves_room() -> None
     assert left(shares, "few", 62.0) == 0
 
 
-def test_a_client_that_is_gone_has_no_part_whoever_was_served_after_it_came() -> None:
+def test_a_client_that_is_gone_has_no_part_beside_those_served_later() -> None:
     shares = asked("a", "b")
     shares.asked("batch", "c", 1.0, 100, 30.0)
     for client, tokens, at in (("b", 50, 40.0), ("c", 30, 40.0), ("c", 15, 59.0)):

@@ -242,7 +242,7 @@ def test_a_backend_that_failed_otherwise_shows_nothing_by_its_silence() -> None:
     assert not breaks.may_probe(PTU, "critical", "7", 20 + 2 * REFUSES_WITHIN), "and so after it lacked room"
 
 
-def test_only_the_first_call_after_a_break_is_let_in_whatever_is_known_of_room() -> None:
+def test_only_the_first_call_after_a_break_is_let_in_with_any_known_room() -> None:
     breaks = lacking()
     assert breaks.is_unknown(PTU, "standard", 4)
     assert breaks.may_probe(PTU, "standard", "2", 4)

@@ -51,7 +51,7 @@ def test_a_short_silence_means_nothing_however_fast_the_backend_was() -> None:
     assert liveness.is_lost("a", SHORTEST)
 
 
-def test_whatever_comes_is_a_sign_of_life_for_all() -> None:
+def test_each_event_is_a_sign_of_life_for_all_calls() -> None:
     liveness = sent(("a", 0, 2.0), ("b", 0, 2.0))
     liveness.hear(3)
     assert not liveness.is_lost("a", 6.9)

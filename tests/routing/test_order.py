@@ -287,7 +287,7 @@ def test_what_is_larger_than_the_whole_limit_never_fits() -> None:
     assert found.skipped[0].seconds is None
 
 
-def test_without_classes_nobody_looks_at_the_room() -> None:
+def test_without_classes_the_room_is_not_looked_at() -> None:
     assert names(scarce(used(ptu=5_000, paygo=5_000, b=5_000), limited=False)) == ["ptu@a", "paygo@a", "b@b"]
 
 

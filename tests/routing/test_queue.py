@@ -34,11 +34,13 @@ def queue_of(*tickets: Ticket, **options: object) -> WaitingQueue:
     return queue
 
 
-def anybody(_: Ticket) -> bool:
+def each_can_be_served(_: Ticket) -> bool:
     return True
 
 
-def served(queue: WaitingQueue, now: float = 0.0, can_serve=anybody, most: int = 10_000) -> list[str]:
+def served(
+    queue: WaitingQueue, now: float = 0.0, can_serve=each_can_be_served, most: int = 10_000
+) -> list[str]:
     """Who is served, one after the other, until nobody can be."""
     found: list[str] = []
     while len(found) < most and (item := queue.next(now, can_serve)) is not None:
@@ -312,7 +314,7 @@ def test_minimum_shares_that_leave_little_are_kept_in_the_long_run():
         queue.join(ticket(f"{cls} too", cls), 10_000)
     counts: Counter[str] = Counter()
     for step in range(2_000):
-        item = queue.next(0.0, anybody)
+        item = queue.next(0.0, each_can_be_served)
         assert item is not None
         counts[item.cls_name] += 1
         queue.join(ticket(f"again {step}", item.cls_name, arrived=10.0 + step), 10_000)
@@ -324,7 +326,7 @@ def test_minimum_shares_that_leave_little_are_kept_in_the_long_run():
     st.dictionaries(st.sampled_from(["standard", "batch"]), st.floats(0.01, 0.5), min_size=1),
     st.lists(st.sampled_from(sorted(RANKS)), min_size=20, max_size=200),
 )
-def test_nobody_starves_who_has_a_minimum_share(shares, arrivals):
+def test_no_class_with_a_minimum_share_starves(shares, arrivals):
     """While a class waits, it gets its share of any run of releases, less what rounding may cost."""
     queue = WaitingQueue(shares)
     for i in range(3):
@@ -332,7 +334,7 @@ def test_nobody_starves_who_has_a_minimum_share(shares, arrivals):
             queue.join(ticket(f"{cls}{i}", cls, arrived=float(i)), 10_000)
     counts: Counter[str] = Counter()
     for step, cls in enumerate(arrivals, 1):
-        item = queue.next(0.0, anybody)
+        item = queue.next(0.0, each_can_be_served)
         assert item is not None
         counts[item.cls_name] += 1
         queue.join(ticket(f"again {step}", item.cls_name, arrived=10.0 + step), 10_000)
@@ -353,7 +355,7 @@ def test_a_client_that_always_waits_gets_its_fair_part(data):
             tokens = data.draw(st.integers(1, largest))
             queue.join(ticket(f"{who}{i}", client=who, arrived=float(i), tokens=tokens), 1000)
     for _ in range(60):
-        item = queue.next(0.0, anybody)
+        item = queue.next(0.0, each_can_be_served)
         assert item is not None
         used[item.client] += item.tokens
         assert abs(used["a"] - used["b"]) <= 2 * largest
@@ -459,7 +461,7 @@ def test_clients_that_had_more_than_their_part_sort_behind_by_how_much_it_was() 
     excess = {"crowd": 3.0, "more": 1.5, "few": 0.0}
     queue = queue_of(*(standing(each, n, client=each) for n, each in enumerate(excess)))
     order = []
-    while found := queue.next(3.0, anybody, lambda each: excess[each.client]):
+    while found := queue.next(3.0, each_can_be_served, lambda each: excess[each.client]):
         order.append(found.id)
     assert order == ["few", "more", "crowd"]
 

@@ -42,7 +42,7 @@ def test_what_was_just_seen_is_always_plausible(
     assert found >= seconds * 0.999
 
 
-def test_of_streams_it_is_the_slowest_first_byte_whatever_is_asked_for() -> None:
+def test_of_streams_it_is_the_slowest_first_byte_at_any_length() -> None:
     speed = Speed()
     for n in range(SAMPLES_NEEDED):
         assert speed.head_within(10, stream=True) is None

@@ -156,7 +156,7 @@ def test_it_ends_with_the_gateway() -> None:
     asyncio.run(run())
 
 
-def test_close_ends_the_worker_whatever_it_is_at(tmp_path: Path) -> None:
+def test_close_ends_a_worker_at_any_task(tmp_path: Path) -> None:
     async def run() -> None:
         async with reading(command=pretending(tmp_path, "import time; time.sleep(60)")) as reader:
             process = await reader._shorter.process.running()
@@ -196,7 +196,7 @@ def test_what_takes_too_long_is_given_up_with_its_worker(tmp_path: Path) -> None
     asyncio.run(run())
 
 
-def test_whoever_has_hung_up_is_not_read() -> None:
+def test_a_body_of_a_client_that_hung_up_is_not_read() -> None:
     async def run() -> None:
         async with reading() as reader:
             with pytest.raises(GatewayError):
@@ -343,7 +343,7 @@ def test_what_waits_to_be_decoded_takes_no_room() -> None:
 
 
 @pytest.mark.parametrize("after", [0, 1], ids=["before it is decoded", "after that"])
-def test_of_whoever_has_hung_up_no_text_is_kept(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+def test_of_a_client_that_hung_up_no_text_is_kept(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     decoded: list[int] = []
 
     def decode(raw: bytes, coding: str, most: int) -> bytes:

@@ -84,7 +84,7 @@ def test_to_be_quiet_saves_nothing_up() -> None:
 
 
 @pytest.mark.parametrize("granted", [False, True], ids=["while it waits", "as it is its turn"])
-def test_one_that_gives_up_stops_nobody(*, granted: bool) -> None:
+def test_a_waiter_that_gives_up_stops_no_other(*, granted: bool) -> None:
     async def run() -> None:
         turns, first, second = FairTurns(), asyncio.Event(), asyncio.Event()
         done: list[str] = []

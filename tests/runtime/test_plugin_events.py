@@ -61,7 +61,7 @@ def test_until_it_is_known_everything_is_heard() -> None:
     assert all(name in listeners.events for name in FLOW_HOOKS + OUR_EVENTS)
 
 
-def test_only_what_somebody_implements_is_heard() -> None:
+def test_only_events_that_an_addon_implements_are_heard() -> None:
     listeners = Listeners(FLOW_HOOKS + OUR_EVENTS)
     with taddons.context(Hears(), loadcore=False) as tctx:
         listeners.refresh(tctx.master.addons)

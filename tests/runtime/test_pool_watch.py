@@ -86,10 +86,10 @@ def test_an_endpoint_that_breaks_as_a_whole_is_one_line(caplog: pytest.LogCaptur
     assert here.after(40)[-2:] == ["endpoint.recovered", "backend.recovered"]
 
 
-@pytest.mark.parametrize("nobody", [BY_HAND, NO_CREDENTIAL])
-def test_a_break_that_no_call_has_opened_names_none(caplog: pytest.LogCaptureFixture, nobody: str) -> None:
+@pytest.mark.parametrize("opener", [BY_HAND, NO_CREDENTIAL])
+def test_a_break_that_no_call_has_opened_names_none(caplog: pytest.LogCaptureFixture, opener: str) -> None:
     here = Watched(caplog)
-    here.break_("a@a", 30, nobody)
+    here.break_("a@a", 30, opener)
     here.watch.look()
     assert caplog.messages == ["a@a is in a break for 30.0 s: 429"]
 

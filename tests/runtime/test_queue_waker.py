@@ -106,14 +106,14 @@ async def test_however_much_happens_in_a_turn_it_is_asked_once(clock: Clock) -> 
     assert scheduler.asked == before + 2
 
 
-async def test_where_nobody_waits_nothing_is_asked(clock: Clock) -> None:
+async def test_without_a_waiting_call_no_scheduler_is_asked(clock: Clock) -> None:
     waiting, scheduler = queue()
     waiting.changed()
     await turns()
     assert scheduler.asked == 0
 
 
-async def test_nobody_polls(clock: Clock) -> None:
+async def test_waiting_calls_are_not_polled(clock: Clock) -> None:
     waiting, scheduler = queue()
     waiting.stand("1", clock.monotonic() + LATER)
     before = scheduler.asked

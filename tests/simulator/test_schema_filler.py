@@ -244,7 +244,7 @@ JSON: Any = st.recursive(
 
 
 @given(JSON, st.booleans())
-def test_anything_is_refused_filled_or_unfillable(schema: Any, strict: bool) -> None:
+def test_each_schema_is_refused_filled_or_unfillable(schema: Any, strict: bool) -> None:
     if complaint(schema, strict=strict) is None:
         with contextlib.suppress(UnfillableError):
             fill(schema)

@@ -70,7 +70,7 @@ def test_64_callers_use_99_percent_of_every_minute(seed):
     assert sum(tokens for _, tokens in admitted) >= 0.99 * LIMIT * minutes
 
 
-def test_nobody_starves():
+def test_no_client_starves():
     """Equal callers that come back when they were told to get equal shares."""
     state, quota = MemoryState(), Quota("gpt-4o", 20_000)
     due = {number: 1000.0 + number / 100 for number in range(8)}

@@ -389,7 +389,7 @@ def test_one_id_is_booked_once(bench):
     assert again.standings[0].remaining == 40
 
 
-def test_a_clock_set_back_blocks_nobody_for_longer_than_a_minute(bench):
+def test_a_clock_set_back_blocks_no_client_for_longer_than_a_minute(bench):
     bench.fresh()
     quota = Quota(None, 100)
     assert bench.reserve(call(100, quota), EPOCH).admitted

@@ -212,7 +212,7 @@ def test_a_rush_takes_one_connection(redis_server: RedisServer) -> None:
     play(redis_server, story)
 
 
-def test_the_mistake_of_one_is_nobody_elses(redis_server: RedisServer) -> None:
+def test_the_mistake_of_one_question_fails_no_other(redis_server: RedisServer) -> None:
     async def story(runner: Runner) -> None:
         one, two, three = await asyncio.gather(
             runner.run(ECHO, (), (1,)),

@@ -126,7 +126,7 @@ def test_the_header_tells_the_size(head: bytes) -> None:
         url(PNG.replace(struct.pack(">I", 480), bytes(4))),  # no height
     ],
 )
-def test_anything_else_has_no_known_size(value: object) -> None:
+def test_each_other_value_has_no_known_size(value: object) -> None:
     assert size_of(value) is None
 
 

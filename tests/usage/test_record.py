@@ -179,7 +179,7 @@ class Named(dict[str, str]):
     """Headers that are no mitmproxy's, as a backtest has them."""
 
 
-def test_the_clients_headers_are_read_whatever_holds_them() -> None:
+def test_the_clients_headers_are_read_from_each_kind_of_mapping() -> None:
     call = world("a").call().call
     fields = [
         (b"X-Request-Id", b"second"),

@@ -354,7 +354,7 @@ VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, 
 
 
 @given(st.dictionaries(TEXTS, VALUES | st.lists(VALUES, max_size=3), max_size=5))
-def test_whatever_a_record_holds_its_line_is_ascii_and_says_the_same(held: dict[str, Any]) -> None:
+def test_a_line_of_any_record_is_ascii_and_says_the_same(held: dict[str, Any]) -> None:
     line = line_of(held)
     assert line.isascii()
     assert line.count(b"\n") == 1

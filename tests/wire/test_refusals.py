@@ -60,5 +60,5 @@ def test_a_context_that_is_too_long_is_known_by_code_or_message(error: dict[str,
         (500, b'{"error":{"code":"content_filter"}}'),
     ],
 )
-def test_anything_else_is_the_clients(status: int, body: bytes):
+def test_each_other_answer_is_the_clients(status: int, body: bytes):
     assert refusal_of(status, body) is None

@@ -179,7 +179,7 @@ def test_an_error_of_the_content_filter_in_a_chunk_is_not_the_streams() -> None:
     assert (reader.error, len(reader.delivered.text())) == (None, 4)
 
 
-def test_text_about_usage_and_errors_confuses_nobody() -> None:
+def test_text_about_usage_and_errors_is_read_as_text() -> None:
     texts = [
         '{"usage":{"prompt_tokens":1},"error":{"code":"429"}}',
         '"error"',

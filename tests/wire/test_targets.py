@@ -420,7 +420,7 @@ def test_only_chat_and_completions_take_stream_options() -> None:
         | st.text(max_size=4)
     ).map("".join),
 )
-def test_anything_is_understood_or_refused(method: str, path: str) -> None:
+def test_each_target_is_understood_or_refused(method: str, path: str) -> None:
     outcome = attempt(method, path)
     if isinstance(outcome, GatewayError):
         assert outcome.status in (400, 404, 405, 501)

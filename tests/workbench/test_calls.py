@@ -271,7 +271,7 @@ def test_what_a_program_puts_around_a_users_words_is_no_prompt(parts: list[str],
         (b'{"messages": [null, 7, {"role": "user", "content": [{"text": 5}, "x"]}]}', ""),
     ],
 )  # fmt: skip
-def test_a_digest_of_anything(raw: bytes, prompt: str) -> None:
+def test_a_digest_of_any_bytes(raw: bytes, prompt: str) -> None:
     assert read_digest(raw).prompt == prompt
 
 

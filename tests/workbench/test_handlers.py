@@ -155,7 +155,7 @@ def test_a_prompt_is_counted_for_each_place_before_it_is_sent(setup: Setup, tmp_
 
 
 @pytest.mark.parametrize(("method", "path", "whole"), ENDPOINTS, ids=lambda each: str(each)[:24])
-def test_a_body_may_be_anything(
+def test_a_body_of_any_json_is_answered(
     setup: Setup, tmp_path: Path, method: str, path: str, whole: Any, all_here: None
 ) -> None:
     async def scenario(page: Page) -> None:
@@ -167,7 +167,7 @@ def test_a_body_may_be_anything(
 
 
 @pytest.mark.parametrize(("method", "path", "whole"), ENDPOINTS[:7], ids=lambda each: str(each)[:24])
-def test_a_member_may_be_anything(
+def test_a_member_of_any_value_is_answered(
     setup: Setup, tmp_path: Path, method: str, path: str, whole: dict[str, Any], all_here: None
 ) -> None:
     async def scenario(page: Page) -> None:
@@ -190,7 +190,7 @@ def test_a_member_may_be_anything(
     ],
     ids=lambda each: str(each)[:30],
 )  # fmt: skip
-def test_an_expectation_may_be_anything(setup: Setup, tmp_path: Path, expectation: Any) -> None:
+def test_an_expectation_of_any_shape_is_answered(setup: Setup, tmp_path: Path, expectation: Any) -> None:
     async def scenario(page: Page) -> None:
         page.bench.calls.response(known())
         asked = {"call": CALL, "expect": [expectation], "client": "Bot"}
@@ -206,7 +206,7 @@ def test_an_expectation_may_be_anything(setup: Setup, tmp_path: Path, expectatio
     [*((body, False) for body in ANYTHING), *((body, True) for body in (b"{", b"[" * 50_000, NESTED))],
     ids=lambda each: str(each)[:12],
 )
-def test_a_call_may_be_anything(setup: Setup, tmp_path: Path, body: bytes, large: bool) -> None:
+def test_a_call_with_any_body_is_shown(setup: Setup, tmp_path: Path, body: bytes, large: bool) -> None:
     flow = known()
     flow.request.content = body + (b" " * 20_000 if large else b"")
     flow.response.content = flow.request.content  # type: ignore[union-attr]  # it has one

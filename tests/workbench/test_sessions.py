@@ -108,5 +108,5 @@ values = st.recursive(
         )
     )
 )
-def test_whatever_passes_is_shown(messages: list[Message]) -> None:
+def test_each_message_that_passes_is_shown(messages: list[Message]) -> None:
     assert json.dumps(read_session(0.0, messages))

@@ -117,7 +117,7 @@ def test_an_answer_of_many_parts_is_bounded() -> None:
 
 
 @given(json_values)
-def test_whatever_is_shown_can_be_filled_in_again(value: Any) -> None:
+def test_each_shown_value_can_be_filled_in_again(value: Any) -> None:
     body = {"input": value}
     assert filled(shown(body), body) == body
 
@@ -138,7 +138,7 @@ def test_a_body_that_is_no_json_is_shown_as_it_came(body: bytes) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"{", b"null", b"[]", b"{}", b'{"choices": 1}', b"data: {", b"\x00"])
 @pytest.mark.parametrize("operation", ["chat.completions", "responses", "embeddings", ""])
-def test_an_answer_may_be_anything(body: bytes, operation: str) -> None:
+def test_an_answer_of_any_bytes_is_shown(body: bytes, operation: str) -> None:
     assert "choices" in answer_shape(body, Facts(operation))
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 UNREAD_SECONDS = 60.0
-"""For how long an answer may take until its last byte is handed to the system."""
+"""The time that an answer may take until its last byte is handed to the system."""
 
 
 def headers(content_security_policy: str) -> dict[str, str]:

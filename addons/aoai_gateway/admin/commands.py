@@ -156,4 +156,4 @@ COMMANDS: dict[str, Callable[[list[str], Parser], int]] = {
     "break": breaks,
     "switch": switch,
 }
-"""By their names on the command line."""
+"""The commands by name."""

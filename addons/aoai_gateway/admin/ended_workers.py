@@ -41,7 +41,7 @@ class WorkersMetrics:
         self._ended = Exposition()
         self._last: dict[str, Exposition] = {}
         self._known: set[str] = set()
-        """Of workers whose last counts are in the sum, while their sockets may still be there."""
+        """The workers whose last counts are in the sum, while their sockets may still be there."""
         with suppress(OSError):
             self._ended = Exposition.parse((folder / ENDED).read_text())
 

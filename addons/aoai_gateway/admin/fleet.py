@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from aoai_gateway.admin.ended_workers import WorkersMetrics
 
 SECONDS = 10.0
-"""For one worker's answer."""
+"""Seconds that one worker may take to answer."""
 
 PASSED_ON = ("Authorization", "Content-Type", "Host", "Origin", "Sec-Fetch-Site", "Accept")
 """Headers that decide who may ask."""

@@ -25,7 +25,7 @@ ADDED = frozenset(
 LARGEST = frozenset({"p50_ms", "p95_ms", "longest_wait_seconds", "uptime_seconds"})
 
 NAMES = ("name", "priority")
-"""By what the items of a list are told apart."""
+"""The members by which the items of a list are told apart."""
 
 ADDED_GAUGES = (
     *("in_flight", "waiting", "queue", "connections", "calls", "reservations"),

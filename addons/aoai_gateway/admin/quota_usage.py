@@ -22,7 +22,7 @@ AT_ONCE = 8
 """Questions to a shared store that are under way together: calls must not queue behind displays."""
 
 SECONDS = 2.0
-"""For all of them; whose answer has not come by then is shown without quotas."""
+"""Seconds that all of them may take; a client without an answer by then is shown without quotas."""
 
 
 async def standings(gateway: Gateway) -> dict[str, list[dict[str, Any]]]:

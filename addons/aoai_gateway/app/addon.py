@@ -95,7 +95,7 @@ class GatewayAddon:
         self._config_path: Path | None = None
         self._certificate = tls.ServerCertificate()
         self._layers: WeakValueDictionary[str, GatewayLayer] = WeakValueDictionary()
-        """Of the connections of clients, by their ids."""
+        """The layers of clients' connections, by the connection's id."""
         self.lifecycle.rest = self._rest
         self._attempt_log = AttemptLog()
         self.write_log: Callable[[Log], None] = lambda _: None

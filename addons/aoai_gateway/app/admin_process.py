@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WORKERS_FILE = "workers.json"
-"""In the folder of the sockets: what the supervisor knows of each worker."""
+"""The file in the sockets' folder with the supervisor's facts of each worker."""
 
 HEARTBEAT_SECONDS = 1.0
 

@@ -21,7 +21,7 @@ class Backoff:
     due: float = 0.0
     """When it is started again."""
     failures: int = 0
-    """In a row."""
+    """The failures in a row."""
 
     def ended(self, now: float, lived: float) -> float:
         """Note that it has ended after so many seconds. Returns the pause."""

@@ -110,7 +110,7 @@ def _check(words: list[str]) -> int:
 
 
 def _of_a_running_one(command: str) -> Callable[[list[str]], int]:
-    """Return a command that asks a gateway which runs."""
+    """Return a command that asks a running gateway."""
 
     def run(words: list[str]) -> int:
         from aoai_gateway.admin import commands
@@ -225,16 +225,16 @@ An Azure OpenAI gateway that lives inside mitmproxy.
 
   serve      serve the configured endpoints, headless (what happens when no command is named)
   web        the same inside mitmweb, to inspect and replay every call
-  check      say what is wrong with a configuration, and what it amounts to
+  check      list the errors of a configuration, and show what the gateway makes of it
   status     show the state of a running gateway (--watch, --json)
-  break      open or close a break of its by hand
-  switch     switch an endpoint, a standin or a client of its off or on
+  break      open or close a break of a running gateway by hand
+  switch     switch an endpoint, a standin or a client of a running gateway off or on
   key        make a key for a client, of which the configuration holds a hash only
-  rerun      make a captured session's calls again, and say what has become different
+  rerun      make the calls of a captured session again, and show what has changed
   report     who used what, who was refused and why, and how much quota each needs: from usage records
-  export     usage records as a Parquet file, for queries of one's own
+  export     usage records as a Parquet file, for your own queries
   backtest   what would have happened under other configurations: from usage records
-  benchmark  put a load on a gateway or an Azure OpenAI, and say how it bears it
+  benchmark  send calls at a rate to a gateway or an Azure OpenAI, and measure its answers
   simulator  run simulated Azure OpenAI endpoints on their own
   test       run the project's tests; what follows goes to pytest
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("aoai_gateway.supervisor")
 
 RESTART_SECONDS = 2.0
-"""For the store to be there again: the supervisor does nothing else meanwhile."""
+"""Seconds that a new store may take to answer: the supervisor does nothing else meanwhile."""
 
 
 class StoreCompanion:

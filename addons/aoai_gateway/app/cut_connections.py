@@ -54,18 +54,18 @@ RESET = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT})
 TOO_LATE = "the client has disconnected"
 
 LOOK_SECONDS = 0.5
-"""Between two looks whether a client has read the rest, at most; the first ones come sooner."""
+"""Seconds between two looks whether a client has read the rest, at most; the first ones come sooner."""
 
 FIRST_LOOK_SECONDS = 0.01
 
 LINGER_SECONDS = 2.0
-"""For a client to end its connection, once it was told that nothing more comes …"""
+"""Seconds that a client has to end its connection, once it was told that nothing more comes …"""
 
 LINGER_BYTES = 256 * 1024
 """… and how much of what it had under way is thrown away meanwhile. One that sends without end is cut off."""
 
 UNREAD_SECONDS = 60.0
-"""For which a client may read nothing of the rest of its answer, where nothing else is said."""
+"""Seconds for which a client may read nothing of the rest of its answer, without another limit."""
 
 _handle_client = ConnectionHandler.handle_client
 _handle_connection = ConnectionHandler.handle_connection

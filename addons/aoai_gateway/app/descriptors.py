@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WANTED = 65_536
-"""To which a lower soft limit is raised, as far as the hard one allows."""
+"""The soft limit to which a lower one is raised, as far as the hard one allows."""
 
 FEW = 1_024
 
 SILENT_SECONDS = 60.0
-"""For how long no more is said of one kind of exhaustion."""
+"""Seconds between two messages about one kind of exhaustion."""
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 

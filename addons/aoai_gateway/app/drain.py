@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("aoai_gateway.app.lifecycle")
 
 UNUSED_SECONDS = 5.0
-"""For the first request of a connection, from the end of the listener on: its client has just connected."""
+"""Seconds for the first request of a connection, since the listener ended: its client has just connected."""
 
 IDLE_SECONDS = 1.0
-"""For the next request of a connection that has had answers."""
+"""Seconds for the next request of a connection that has had answers."""
 
 LOOK_SECONDS = 0.1
 

@@ -34,7 +34,7 @@ IDLE_SECONDS = 5.0
 """Without a call, after which one may wait for a collection."""
 
 BETWEEN_SECONDS = 300.0
-"""Between two times that all is gone through while no call comes, at least …"""
+"""Seconds between two collections of all generations while no call comes, at least …"""
 
 SHARE = 500.0
 """… and times as long as it took."""
@@ -68,7 +68,7 @@ class Garbage:
         """The objects that were left then."""
         self._next = 0.0
         self._steps = gc.get_threshold()
-        """As they were before."""
+        """The collector's thresholds as they were before."""
 
     def begin(self) -> None:
         """Set aside what there is, and from now on what stays."""

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 RANDOM_BYTES = 32
-"""Of which a hash can be public: 256 bits cannot be guessed."""
+"""The size of a key whose hash can be public: 256 bits cannot be guessed."""
 
 PREFIX = "gw-"
-"""By which people and scanners for secrets can tell what it is."""
+"""The prefix by which people and scanners for secrets recognise a key."""
 
 
 def new_key() -> str:

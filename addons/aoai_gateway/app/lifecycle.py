@@ -51,10 +51,10 @@ NO_UPSTREAM = "http://aoai-gateway.invalid"
 """mitmproxy's reverse mode wants a target. It is never connected to, and cannot be (RFC 6761 §6.4)."""
 
 UNREADY_SECONDS = 5.0
-"""For balancers to notice, where the configuration says nothing: two probes of most."""
+"""The time that balancers have to notice, without a configured one: two probes of most."""
 
 HANG_UP_SECONDS = 1.0
-"""For connections to close, when it is over."""
+"""The time that connections have to close, when the drain is over."""
 
 
 class Lifecycle:
@@ -91,7 +91,7 @@ class Lifecycle:
     # --- signals ---------------------------------------------------------------------------------------
 
     def handle_signals(self) -> None:
-        """Have SIGHUP reload the configuration; it and its kin end a process otherwise."""
+        """Have signals reload the configuration and log what runs, instead of ending the process."""
         signals.handle(reload=self.reload, told=self._standing, shut_down=ctx.master.shutdown)
 
     def reload(self) -> None:
@@ -251,7 +251,7 @@ class Lifecycle:
         return config.with_simulators(urls, keys)
 
     async def _watch(self) -> None:
-        """Look at the configuration's files, and at the listeners of events, now and then."""
+        """Look at the configuration's files, and at connections and queues, every `POLL_SECONDS`."""
         assert self._path is not None
         path = self._path
         watch = Watch(path, env=os.environ, loaded=self._loaded)
@@ -278,7 +278,7 @@ class Lifecycle:
                 log_exception("while the configuration was reloaded; the one in force stays.", error)
 
     def _look_around(self, now: float) -> None:
-        """Do what is to be done now and then, other than to look at the configuration."""
+        """Do what is due at each look, apart from the configuration's files."""
         gateway = self._gateway
         self._told_ready = self._told_ready or self._say_ready()
         gateway.look_for_listeners(ctx.master.addons)

@@ -33,7 +33,8 @@ MOST_WAITING = 2 * BACKLOG
 """Connections that are taken from a queue at once: more may come while it is emptied."""
 
 STEPS = 10
-"""Of the event loop, after which the task of a connection that was accepted has begun; it takes four."""
+"""Turns of the event loop, after which the task of a connection that was accepted has begun; it takes
+four."""
 
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 """One that needs no descriptor of its own: these may have run out."""

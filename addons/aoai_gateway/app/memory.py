@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SECONDS = 5.0
-"""Between two times; one takes about a millisecond for a hundred megabytes."""
+"""Seconds between two releases; one takes about a millisecond for a hundred megabytes."""
 
 SHARE = 500.0
 """Times as long as it took, at least, until it is done again."""

@@ -34,7 +34,7 @@ MOST_UNSENT = 64 * 1024
 """Bytes that may wait for a socket; with more, mitmproxy has to wait for it before it reads on."""
 
 _buffer = bytearray(64 * 1024)
-"""For a read of any relay; a read is taken out of it before the next one."""
+"""The buffer for a read of any relay; its bytes are taken out before the next read."""
 _view = memoryview(_buffer)
 
 

@@ -1,4 +1,4 @@
-"""Signals that do not end the process: SIGHUP reloads, SIGUSR1 and SIGUSR2 tell what it is at.
+"""Signals that do not end the process: SIGHUP reloads, SIGUSR1 and SIGUSR2 tell what it does.
 
 Without a handler each of them ends a process, and cuts the calls under way. SIGTERM and SIGINT are for the
 host to handle.

@@ -65,7 +65,7 @@ DRAIN_MARGIN = 15.0
 TICK_SECONDS = 0.5
 
 PAUSED_SECONDS = 5.0
-"""Between two looks of the supervisor, after which all processes may have stood still: a paused container."""
+"""A gap between two looks of the supervisor that shows that all processes stood still: a paused container."""
 
 type Serve = Callable[[Worker], int]
 """Runs one worker until it is told to end, and gives the exit code."""

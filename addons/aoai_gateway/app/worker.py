@@ -35,7 +35,7 @@ class Worker:
     """One worker, as the supervisor has planned it."""
 
     number: int
-    """From 1 on; its successor after a crash or a reload has the same."""
+    """Its number, from 1 on; its successor after a crash or a reload has the same."""
     sockets: Sequence[socket.socket]
     """What it listens on."""
     pipe: int

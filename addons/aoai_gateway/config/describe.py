@@ -28,7 +28,7 @@ def describe(loaded: Loaded) -> str:
         ("Endpoints", [_endpoint(endpoint) for endpoint in config.aoai.endpoints]),
         ("Deployments, and the backends that serve them, in order", list(_pools(config))),
         ("Priorities, highest first", list(_classes(config))),
-        ("Counts in", [_counts(config)]),
+        ("Quotas are counted in", [_counts(config)]),
         ("Clients", [_client(client) for client in config.clients]),
         ("Warnings", [str(warning) for warning in loaded.warnings]),
     ]

@@ -70,7 +70,7 @@ class Bound(Model):
     """How long a completion may be, in tokens."""
 
     ceiling: Count | None = None
-    """Tokens of an answer at most, whatever its parameter is called; `max_tokens: 1000` says the same."""
+    """Tokens of an answer at most, under any name of that parameter; `max_tokens: 1000` says the same."""
     default: Count | None = None
     """Tokens of an answer for requests that say nothing; the ceiling if not set."""
 

@@ -120,7 +120,7 @@ class Priority(Model):
     may_use: MayUse = MayUse()
     """Which kinds of backends it may use."""
     minimum_share: Fraction = 0
-    """The share of the freed places that it gets while its requests wait, whatever other classes wait."""
+    """The share of the freed places that it gets while its requests wait, even while higher classes wait."""
 
     def resolved(self, rank: int, lengths: BreakLengths) -> PriorityClass:
         """Return the class as the gateway uses it. ``lengths``: what counts where it says nothing."""

@@ -163,7 +163,7 @@ class Breaks(Model):
     floor_seconds: Seconds = 0.2
     """The shortest break, in seconds."""
     ceiling_seconds: Seconds = 60
-    """The longest break in seconds, whatever the hint says."""
+    """The longest break in seconds, even if the hint is longer."""
 
     @property
     def lengths(self) -> BreakLengths:

@@ -285,7 +285,7 @@ def _right_kind(kind: str, node: Node, path: KeyPath, shown: str | None) -> str 
 
 
 def _show(node: Node, path: KeyPath) -> str | None:
-    """Quote a value, or say what it is; never a secret, and never what a variable held."""
+    """Quote a value, or name its kind; never a secret, and never what a variable held."""
     if isinstance(node, Mapping):
         return "a mapping"
     if isinstance(node, Sequence):

@@ -25,7 +25,7 @@ REQUEST_IDS = ("apim-request-id", "x-request-id", "x-ms-request-id", "request-id
 _LONGEST_FACT = 128
 
 PLAIN_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
-"""As peers write times. ``nan``, ``1e309`` and the like are no times."""
+"""A time as peers write it. ``nan``, ``1e309`` and the like are no times."""
 
 
 class Fault(StrEnum):

@@ -272,7 +272,7 @@ class Attempts(Aftermath):
             yield from self._after_refusal(attempt, failed)
             return True
         attempt.taken = failed.fault is None and not was_not_taken(failed)
-        # What the client chose itself, its time-out, is its own affair here too.
+        # A time-out that the client chose shows nothing about the backend.
         attempt.unseen = self._is_impatience(attempt, failed)
         if failed.fault is not None:
             attempt.status, attempt.fault = failed.status, failed.fault

@@ -187,7 +187,7 @@ class Call:
     """The one backend, ``standin@endpoint``, to which a user of the inspector sends it; clients cannot."""
 
     granted: Grant | None = None
-    """What it is good for, where a client shows a secret that was made for one session."""
+    """The rights of a secret that was made for one session, where the client shows one."""
 
     run_by: str | None = None
     """Who has sent it from the workbench, as they call themselves; None for a client's own call."""
@@ -276,7 +276,7 @@ class Call:
     session: Session | None = None
     """Set once it is a session of messages."""
     answer_state: str | None = None
-    """The state that the answer names of what it is about, as a response or a run has one."""
+    """The state of the response or the run that the answer describes."""
     looked_at: Usage | None = None
     """The usage in an answer that tells of another call: of a response that is looked at, say."""
     goes_on: bool = False

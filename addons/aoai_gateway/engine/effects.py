@@ -37,11 +37,11 @@ class AttemptTimeouts:
 
     connect: float
     first_byte: float
-    """For the response's headers, once the request is sent."""
+    """The time for the response's headers, once the request is sent."""
     preamble: float
-    """For the first event that shows whether a stream is a refusal."""
+    """The time for the first event that shows whether a stream is a refusal."""
     idle: float
-    """Between two chunks of a body."""
+    """The time between two chunks of a body."""
     implausible: bool = False
     """Whether ``first_byte`` is what the backend's own speed makes plausible, less than the client waits."""
 
@@ -241,7 +241,7 @@ class Failed:
     """Whether it is the backend that is silent, as other calls show."""
     status: int | None = None
     headers: Headers | None = None
-    """Of the 200 that was a refusal."""
+    """The headers of the 200 that was a refusal."""
     body: bytes | None = None
     detail: str = ""
     """The system's own words for it, for the log alone."""
@@ -311,7 +311,7 @@ class Ended:
     minted: str | None = None
     """The digest of a secret that was made (`wire.client_secrets`)."""
     state: str | None = None
-    """The state that the answer names of what it is about: ``queued``, ``completed``, …"""
+    """The state of the response or the run that the answer describes: ``queued``, ``completed``, …"""
 
     @classmethod
     def of_answer(

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.call import Call
 
 MOST_USERS = 20_000
-"""Of a client alone, in the last day. All clients have twice as many, and leave room for each other."""
+"""The most end users of a client alone, in the last day. All clients have twice as many, and leave room for
+each other."""
 
 DAY = 86_400.0
 

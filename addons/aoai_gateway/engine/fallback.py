@@ -5,8 +5,8 @@ before any of it was delivered; the prompt is too long for its model; no endpoin
 only to what its client may use, and is admitted there like any other: by the limits and quotas that the
 client has there. It is one request, and is counted once: what was booked for the first deployment is taken
 back before it is booked for the second. If it is refused there, the first deployment's answer is the
-client's, and the first booking is made anew, whatever room other calls have left: a backend has worked on it.
-So it is if the client hangs up meanwhile.
+client's, and the first booking is made anew, even if it fits no more: a backend has worked on the call. So
+it is if the client hangs up meanwhile.
 
 A call never comes back to a deployment that it has left.
 """

@@ -21,7 +21,8 @@ BORROWED, LEAST_BORROWED = 2.0, 2.0
 """How many times longer than others of its pool a backend takes that is not known, and seconds at least."""
 
 BYTES_PER_TOKEN = 4.0
-"""Of the text of an answer that is not over: it is counted when its call has ended, off the event loop."""
+"""The estimate for the text of an answer that is not over: it is counted when its call has ended, off the
+event loop."""
 
 
 def slowest_begin(shared: SharedState, call: Call, backend: Backend) -> float | None:

@@ -33,16 +33,17 @@ MOST_IMAGES: Final = 10
 MOST_PARTIAL: Final = 3
 
 LOW_BYTES_PER_SECOND, USUAL_BYTES_PER_SECOND = 4_000, 8_000
-"""Of a file of speech, in the usual coded formats: 32 and 64 kbit/s."""
+"""The rates of a file of speech, in the usual coded formats: 32 and 64 kbit/s."""
 
 MOST_BYTES_PER_SECOND: Final = 400_000
-"""Of a WAV file: 96 kHz, 16 bits, two channels. One that claims more would be priced as nearly nothing."""
+"""The rate of a WAV file: 96 kHz, 16 bits, two channels. One that claims more would be priced as nearly
+nothing."""
 
 HEARD_TOKENS_PER_SECOND: Final = 10
 """Audio in a prompt has a token for each 100 ms (OpenAI's guide to realtime costs)."""
 
 SAID_TOKENS_PER_SECOND: Final = 5
-"""Of the text of fast speech."""
+"""The rate of fast speech."""
 
 SPOKEN_TOKENS_PER_CHARACTER: Final = 2
 """Audio in an answer has a token for each 50 ms; slow speech has ten characters a second."""

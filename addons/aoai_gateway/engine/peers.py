@@ -54,7 +54,7 @@ class Peers:
         self._scheduler = shared.scheduler
         self._setup = setup
         self._calls: dict[str, set[str]] = {}
-        """By peer: ids of its calls."""
+        """The ids of each peer's calls."""
 
     def apply(self, peer: str, records: Iterable[Record], shift: float, now: float) -> list[Exception]:
         """Apply a peer's records, in their order.
@@ -324,4 +324,4 @@ _APPLIED: dict[str, Callable[..., None]] = {
     "work": Peers._work,
     "work ended": Peers._work_ended,
 }
-"""By kind of a record: what applies it."""
+"""The function that applies each kind of record."""

@@ -31,7 +31,7 @@ class Plan:
     """What is decided about a client's calls for one deployment, or (``deployment`` is "") for none."""
 
     deployment: str
-    """As the configuration spells it."""
+    """The deployment's name as the configuration spells it."""
     is_known: bool
     """Whether there is such a deployment at all."""
     terms: EffectivePolicy

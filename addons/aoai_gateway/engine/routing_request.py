@@ -71,7 +71,8 @@ def has_backends(call: Call, plan: Plan) -> bool:
 
 
 CHARACTERS_PER_TOKEN = 4
-"""Of a prompt that was not counted. Azure's limiters estimate from the number of characters, too."""
+"""The estimate for a prompt that was not counted. Azure's limiters estimate from the number of characters,
+too."""
 
 TOGETHER = ("assistants.create", "threads.create")
 """Operations that make what is used together, and refer to nothing that tells where the other one is."""

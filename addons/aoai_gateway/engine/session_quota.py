@@ -46,9 +46,9 @@ class SessionQuota:
         self._capacity = capacity
         """That of the backend, which learns of each response."""
         self._asked: deque[Booking] = deque()
-        """Of responses that the client has asked for, and that have not begun."""
+        """The bookings of responses that the client has asked for, and that have not begun."""
         self._running: OrderedDict[str, Booking] = OrderedDict()
-        """Of responses that have begun, by their ids."""
+        """The bookings of responses that have begun, by the responses' ids."""
         self.booked = 0
         """How many responses were booked, or tried to be."""
         self._last = 0

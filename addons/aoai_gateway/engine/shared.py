@@ -30,11 +30,12 @@ class SharedState:
         self.scheduler = Scheduler()
         self.affinity = Affinity()
         self.speeds: Bounded[BackendKey, Speed] = Bounded(MOST_BACKENDS)
-        """By real deployment: an endpoint without standins serves fast and slow ones."""
+        """The speeds of real deployments: an endpoint without standins serves fast and slow ones."""
         self.patience = Patience()
         self.answer_lengths = AnswerLengths()
         self.without_usage: Recent[float] = Recent(MOST_WITHOUT_USAGE)
-        """By backend and api-version: until when it is known not to take ``stream_options``."""
+        """The time until which a backend is known not to take ``stream_options``, by backend and
+        api-version."""
         self.unfinished = UnfinishedWork()
         self.random = random
 

@@ -28,10 +28,10 @@ COMPLETIONS_DEFAULT_OUTPUT = 16
 """``max_tokens`` of the older completions API where it is absent (OpenAI's API reference)."""
 
 LARGEST_BOUND = 2**31 - 1
-"""Of all answers of a call together."""
+"""The largest bound, of all answers of a call together."""
 
 SHORTEST_SECONDS = 1.0
-"""Of an attempt, even if the client waits for less."""
+"""The shortest time-out of an attempt, even if the client waits for less."""
 
 ANSWER_SHARE = 0.5
 """The share of the client's own time-out that is left for the answer while its duration is unknown."""

@@ -30,7 +30,7 @@ MARGIN_SECONDS = 1.0
 """A break for want of a credential lasts a bit longer than the pause until the next attempt."""
 
 BETWEEN_SECONDS = 10.0
-"""Between two fetches of one credential since it was refused."""
+"""Seconds between two fetches of one credential since it was refused."""
 
 logger = logging.getLogger(__name__)
 

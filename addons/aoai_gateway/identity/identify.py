@@ -24,7 +24,7 @@ class Identified:
     """A client, and its credential.
 
     ``token``: its own, where that goes on to the backend; ``masks``: its masks; ``claims``: those of a
-    verified one; ``granted``: what it is good for, if it is a secret that was made for one session.
+    verified one; ``granted``: the rights of a secret that was made for one session.
     """
 
     client: Client

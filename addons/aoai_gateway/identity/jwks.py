@@ -34,7 +34,7 @@ HOUR = 3600.0
 FILE_SECONDS = 2.0
 
 REQUEST_SECONDS = 5.0
-"""For one step of one request; and for all of an answer."""
+"""The time for one step of one request; and for all of an answer."""
 
 LARGEST_DOCUMENT = 512 * 1024
 MOST_KEYS = 100

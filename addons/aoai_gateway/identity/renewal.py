@@ -27,7 +27,7 @@ SPARE_SECONDS = 5.0
 """A token is not shown any more so long before its end: it has to arrive, and clocks differ."""
 
 FETCH_SECONDS = 30.0
-"""For one attempt; a longer one has failed."""
+"""The time for one fetch; a longer one has failed."""
 
 RETRY_SECONDS = (1.0, 30.0)
 """The first pause after a failure, and the longest."""
@@ -115,7 +115,7 @@ class Renewal[Value: Fetched]:
 
     @property
     def seconds_left(self) -> float | None:
-        """For how long it is valid; None if it does not expire."""
+        """The seconds for which it is valid; None if it does not expire."""
         return None if self._expires is None else self._expires - self._clock()
 
     async def run(self) -> None:

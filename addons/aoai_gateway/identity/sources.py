@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from aoai_gateway.config.credentials import KeySource, Source
 
 CONNECT_SECONDS, READ_SECONDS = 3.0, 8.0
-"""For one request to an identity endpoint. Those on this machine answer in milliseconds, Entra ID in one."""
+"""The times for one request to an identity endpoint. Those on this machine answer in milliseconds, Entra ID
+in one."""
 
 COMMAND_SECONDS = 10.0
 

@@ -45,13 +45,13 @@ MOST_VERIFIED = 4096
 MOST_UNKNOWN = 1024
 
 UNKNOWN_SECONDS = 60.0
-"""For how long a key that an issuer does not have is taken to be made up."""
+"""The time for which a key that an issuer does not have is taken to be made up."""
 
 BETWEEN_FETCHES = 5.0
 """Seconds at least between two fetches of one issuer's keys for the sake of tokens."""
 
 WAIT_SECONDS = 5.0
-"""For how long a call waits for an issuer's keys."""
+"""The time that a call waits for an issuer's keys."""
 
 LONGEST_CLAIM = 256
 """Characters of a claim that is kept; longer ones match no client."""

@@ -124,7 +124,7 @@ def is_marked_by_a_person(flow: Flow) -> bool:
 
 
 def annotate(flow: http.HTTPFlow, call: Call, conversation: str | None = None) -> None:
-    """Say on a call's flow what became of it."""
+    """Write on a call's flow how it ended: comment, metadata, story, marker."""
     flow.comment = comment(call)
     flow.metadata.update(metadata(call))
     if conversation is not None:

@@ -31,7 +31,7 @@ def make_flow(failed: AttemptFailed) -> http.HTTPFlow:
     """Make the flow of a failed attempt: the request as sent, less its secrets, and the response."""
     shown = http.HTTPFlow(failed.flow.client_conn, failed.server)
     shown.request = failed.request
-    # Flow lists are ordered by this: it stands right after its call, whatever other calls came meanwhile.
+    # Flow lists are ordered by this: it stands right after its call, before calls that came meanwhile.
     shown.timestamp_created = failed.flow.timestamp_created + failed.attempt.number * BETWEEN
     if failed.response is not None:
         # The same response may become the call's answer, and be marked as such.

@@ -46,7 +46,7 @@ MOST = 32
 """Calls of one comparison; each is paid for."""
 
 LONGEST_SECONDS = 900.0
-"""For one answer. Every call has bounds of its own; a user who holds it by `intercept` has none."""
+"""The time for one answer. Every call has bounds of its own; a user who holds it by `intercept` has none."""
 
 NOWHERE = "aoai-gateway.invalid"
 """The host of a comparison's flow. It is never connected to, and cannot be (RFC 6761 §6.4)."""

@@ -35,7 +35,7 @@ class Entry:
     """One answer, as far as it is known. Times are in milliseconds, ``cost`` in the currency of `prices`."""
 
     title: str
-    """What it is told apart by: the deployment, the backend, or the number of the edit."""
+    """Its name among the others: the deployment, the backend, or the number of the edit."""
     text: str = ""
     status: int | None = None
     error: str = ""

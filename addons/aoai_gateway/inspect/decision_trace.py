@@ -56,7 +56,7 @@ TEXTS: Mapping[type, tuple[str, ...]] = {
     effects.Ended: ("delivered", "minted"),
     effects.ClientGone: ("so_far",),
 }
-"""What effects and results hold of requests and answers, and no story tells."""
+"""The fields of effects and results with parts of requests and answers, which no story repeats."""
 
 NO_NOTICES: Mapping[Notice, str] = {}
 
@@ -69,7 +69,7 @@ class Step:
     skipped: tuple[Skip, ...]
     notices: Mapping[Notice, str]
     break_seconds: float | None
-    """Of the attempt in question, at that time: it may be withdrawn."""
+    """The break of the attempt in question, at that time: it may be withdrawn."""
     breaks: Mapping[str, float] | None
     """The same for each class."""
     scope: Scope | None

@@ -37,10 +37,11 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.request_body import RequestBody
 
 STEP_SECONDS = 0.001
-"""For which calls of an old configuration are put into words at a time; one of them in any case."""
+"""The time for which calls of an old configuration are put into words in one step; one of them in any
+case."""
 
 PAUSE_SECONDS = 0.01
-"""Between two such steps: the event loop has calls to serve."""
+"""The pause between two such steps: the event loop has calls to serve."""
 
 
 @dataclass(slots=True)

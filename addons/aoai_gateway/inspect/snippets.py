@@ -424,7 +424,7 @@ def _parts(value: str) -> list[str]:
 
 
 FORMATS: Mapping[str, Callable[[Request], str]] = {"python": python, "js": javascript, "curl": curl}
-"""By name: writes a request as code."""
+"""The functions that write a request as code, by the name of the language."""
 
 
 def code(body: bytes, language: str, head: Request) -> str:

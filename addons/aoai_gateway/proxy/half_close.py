@@ -38,7 +38,7 @@ _FIRST_PAUSE, _STREAM_PAUSE = 1.0, 15.0
 """Seconds after a question until the next one: at first, and at most in a stream."""
 
 _STREAM_QUIET = 0.2
-"""For how long a stream must have paused before a comment is sent: its next event may be near."""
+"""The pause of a stream after which a comment is sent: its next event may be near."""
 
 
 class HalfClose:

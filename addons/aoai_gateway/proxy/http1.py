@@ -61,7 +61,7 @@ MOST_EMPTY_LINES = 8
 """Empty lines before a request that are ignored (RFC 9112 §2.2 wants one at least)."""
 
 LAST_WORD_SECONDS = 0.5
-"""For how long a client can read the error event of a stream that is then cut."""
+"""The time that a client has to read the error event of a stream that is then cut."""
 
 BROKEN_OFF = ErrorCode.GENERIC_SERVER_ERROR
 """Says of an answer that its backend broke it off, so that the connection must not end in good order."""

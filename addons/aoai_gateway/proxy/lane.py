@@ -44,7 +44,7 @@ class Taken(NamedTuple):
     """What came of a read that a lane has taken."""
 
     sent: bytes
-    """For the client's connection, framed."""
+    """The bytes for the client's connection, framed."""
     left: bool = False
     """Whether the TLS layer has more, which the layers must read."""
 

@@ -52,7 +52,7 @@ RESPONSE_EVENTS = (
 )
 
 BEFORE_HTTP = Rest(-math.inf, unused=True)
-"""Of a connection in which no HTTP has begun."""
+"""The rest of a connection in which no HTTP has begun."""
 
 
 class GatewayLayer(HttpLayer):

@@ -136,7 +136,7 @@ class SessionMeaning:
         return self._here.gateway.engine.admission.response_bound(self._call, asked)
 
     def _read(self, content: bytes) -> CommandGenerator[Message]:
-        """Read a client's message: a large one off the event loop, and no more of it than what it is."""
+        """Read a client's message: a large one off the event loop, and of that one only its kind."""
         if len(content) <= LARGE_MESSAGE:
             return session_messages.read_asked(content)
         reader = self._here.gateway.reader

@@ -19,7 +19,7 @@ FRAME = 128 * 1024
 """Bytes of a message that go out in one frame."""
 
 TURN_SECONDS = 0.005
-"""For how long a session goes on with what has come, before others have their turn."""
+"""The time for which a session reads what has come, before others have their turn."""
 
 PREAMBLE = frozenset({"response.created", "response.queued", "response.in_progress", "codex.rate_limits"})
 """Events of a response that show nothing of what becomes of it."""

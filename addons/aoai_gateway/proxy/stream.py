@@ -452,7 +452,7 @@ class GatewayStream(HttpStream):
         log_exception("in the gateway; its call was ended.", event.error)
         here = self._here
         if self._here.state is State.OVER:
-            # It happened on the last few steps: take the rest of them.
+            # The answer was being ended: its client cannot be told in it, so its connection is closed.
             yield commands.CloseConnection(here.client)
             yield from self.vanish()
             return

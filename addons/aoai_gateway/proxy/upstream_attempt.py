@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 
 LOOK_SECONDS = 0.1
-"""Between two looks whether a backend that takes nothing of an upload has answered."""
+"""The time between two looks whether a backend that takes nothing of an upload has answered."""
 
 
 class UpstreamAttempt:

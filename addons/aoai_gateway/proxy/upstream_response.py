@@ -1,4 +1,4 @@
-"""One attempt on the wire, from its request to the point where its fate is known.
+"""The answer to one attempt on the wire, and what it means for the attempt.
 
 An :class:`UpstreamResponse` takes the response's events of one backend connection and says, once it can, what
 became of the attempt, in the engine's words:
@@ -170,7 +170,7 @@ class UpstreamResponse:
         return self._head
 
     def receive_body(self, data: bytes, now: float) -> Result:
-        """Take in all of the body of such an answer."""
+        """Take in all of the body of an answer that is no stream (`is_plain`)."""
         self._body.append(data)
         self.ended = True
         return self._read_answer(now)
@@ -300,7 +300,7 @@ class UpstreamResponse:
             return self._in_handshake(status, now)
         if status in (200, 206) and is_download(self._call, self._head):
             self.streaming = True
-            if status == 200:  # of a part, no begin of a coded form is there
+            if status == 200:  # a part (206) does not begin where its coding does
                 with suppress(NotDecodedError):
                     self.unfolding = Unfolding.of(response)
             return self._answered(now)
@@ -417,7 +417,7 @@ class UpstreamResponse:
 
     @property
     def _may_fail_inside(self) -> bool:
-        """Whether an error inside a 200 is about this call, and not about what it looks at."""
+        """Whether an error inside a 200 is about this call, and not about a response that it looks up."""
         return self._call.target.operation.cost is not Cost.NONE
 
     def _failed_inside(self, now: float, status: int, names: tuple[object, object], where: str) -> Failed:

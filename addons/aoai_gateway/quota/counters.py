@@ -332,7 +332,7 @@ def _wait(account: _Account, kind: Limit, limit: int, room: int, amount: int, no
 
 
 def _held_by_calls(account: _Account, kind: Limit, now: int) -> int:
-    """Return what running calls hold of a limit, and may give back."""
+    """Return how much of a limit running calls have reserved, and may give back."""
     if kind.calendar is not None:
         return account.tallies.get(period(kind.calendar, now), _NOTHING).reserved
     return account.open_tokens if kind.counts_tokens else account.open_requests

@@ -181,7 +181,7 @@ class Decision(NamedTuple):
 
     @property
     def soonest(self) -> float:
-        """Seconds before which the reservation cannot fit everywhere, whatever running calls give back."""
+        """Seconds before which the reservation cannot fit everywhere, even if running calls give back all."""
         return 0.0 if self.admitted else max([standing.soonest for standing in self.standings])
 
     @property

@@ -38,7 +38,7 @@ class Outcome:
 
     answer: Answer
     first_token: float | None = None
-    """Of a stream: until the first content."""
+    """The time of a stream until the first content."""
     total: float | None = None
 
 

@@ -191,7 +191,7 @@ CHECKS: Mapping[str, Callable[[Any, Mapping[str, Any]], str | None]] = {
     "max_latency_ms": _at_most("total_ms", " ms"),
     "max_first_token_ms": _at_most("first_ms", " ms"),
 }
-"""By name: says what is wrong with an answer, None if nothing is."""
+"""The checks by name: each says what is wrong with an answer, None if it is right."""
 
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "json_schema": (dict,),

@@ -20,7 +20,7 @@ LIFETIME = 30 * 24 * 3600.0
 CAPACITY = 100_000
 
 TOLD_SECONDS = 3600.0
-"""For how long it need not be kept or told anew that something is still where it was."""
+"""The time for which the place of a stored thing need not be kept or told anew."""
 
 type Home = tuple[bytes, str, float]
 """The digest of a name, the endpoint that holds what it names, and when that was seen."""
@@ -32,7 +32,7 @@ class Affinity:
     def __init__(self, capacity: int = CAPACITY, lifetime: float = LIFETIME) -> None:
         self._lifetime = lifetime
         self._homes: Bounded[bytes, tuple[str, float, float]] = Bounded(capacity)
-        """By digest: the endpoint, when it was seen there last, and when that was told last."""
+        """The endpoint of each digest, when it was seen there last, and when that was told last."""
         self.tell: Callable[[Home], None] = lambda _: None
         """Called with a home that is new, or was told so long ago that it may be forgotten elsewhere."""
 

@@ -27,7 +27,7 @@ MOST_CLIENTS = 10_000
 """Clients and deployments that are remembered; the pair that was unused for longest is forgotten."""
 
 _ALL = ""
-"""In the place of a client: all of them."""
+"""The name that stands for all clients."""
 
 LONGER = 2
 """How many times as long as what had come an answer that was cut off is taken to be."""
@@ -38,7 +38,7 @@ class _Longest:
     """The longest answers of late."""
 
     parts: tuple[tuple[int, Largest], ...] = ()
-    """As parts (0..1) of the bound, by the power of two that is above it; pairs take less than a dict."""
+    """Lengths as parts (0..1) of the bound, by the power of two above it; pairs take less than a dict."""
     tokens: Largest = field(default_factory=Largest)
     """Under bounds of any size."""
 

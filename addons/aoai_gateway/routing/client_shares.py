@@ -31,7 +31,7 @@ SHARED_SECONDS = TOKEN_WINDOW_SECONDS
 
 MOST_CLASSES = 1_000
 MOST_CLIENTS = 10_000
-"""Of a class; the one that asked or was served longest ago is forgotten."""
+"""The clients of a class that are remembered; the one that asked or was served longest ago is forgotten."""
 
 
 class Left(NamedTuple):
@@ -59,7 +59,7 @@ class _Class:
         self.asked = SlidingWindow(SHARED_SECONDS)
         self.given = SlidingWindow(SHARED_SECONDS)
         self.weights = 0.0
-        """Of all clients."""
+        """The sum of all clients' weights."""
         self.excesses: dict[str, float] = {}
         """What is known of some clients, at the time `excesses_at`: a queue asks often at the same time."""
         self.excesses_at = -math.inf

@@ -35,7 +35,7 @@ class Demands:
 
     def __init__(self) -> None:
         self._asked: Bounded[tuple[BackendKey, str], tuple[int, float, SlidingWindow]] = Bounded(MOST_ENTRIES)
-        """By backend and class: its rank, since when, and the tokens."""
+        """The rank, the begin and the tokens of each class at each backend."""
 
     def note(self, cls: PriorityClass, parts: Mapping[BackendKey, int], now: float) -> None:
         """Note a call of a class; ``parts``: its tokens by the backend that is likely to take them."""

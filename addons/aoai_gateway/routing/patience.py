@@ -18,7 +18,7 @@ SAMPLES_NEEDED = 3
 """Fewer show nothing: a person may have pressed a button."""
 
 QUANTILE = 0.8
-"""Of the remembered hang-ups, the share that came at this time or earlier. A client with impatient and with
+"""The share of the remembered hang-ups that came at this time or earlier. A client with impatient and with
 patient callers is taken for patient: an early refusal costs its caller more than a place in the queue."""
 
 MOST_CLIENTS = 10_000
@@ -29,7 +29,8 @@ class Patience:
 
     def __init__(self) -> None:
         self._waits: Bounded[tuple[str, str, bool], deque[float]] = Bounded(MOST_CLIENTS)
-        """By client, class, and whether it streams; with "" as the client: of a whole class."""
+        """The waits by client, class, and whether it streams; with "" as the client, those of a whole
+        class."""
 
     def hung_up(self, client: str, cls: str, streaming: bool, waited: float) -> None:
         """Note that a client hung up before its answer was complete."""

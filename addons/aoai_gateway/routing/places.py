@@ -11,10 +11,10 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 
 MOST_LOOKED_AT = 32
-"""Of a client whose queue stands, how many calls are looked at for one that finds room."""
+"""The calls of a client whose queue stands that are looked at for one that finds room."""
 
 NEWEST_EVERY = 8
-"""Of a client whose queue stands, one release in so many goes by age and not by size."""
+"""One release in so many of a client whose queue stands goes by age and not by size."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,10 @@ The order, of which each rule decides only where the one before it is indifferen
 6. *Small and new ones first in a queue that stands.* Where the oldest call of a client has waited for longer
    than `stands_after`, more comes than can be served, and in order of arrival each call would be served when
    its caller is about to leave: the answers would be lost. (Adaptive LIFO: Maurer, "Fail at Scale", ACM
-   Queue 2015.) Some of its calls must go without an answer, whichever they are; for the same tokens, most
+   Queue 2015.) Some of its calls must go without an answer in any order; for the same tokens, most
    get one if the smallest come first. (Shortest job first; it changes nothing between clients, whose shares
    are of tokens.) So that its large calls do not starve, one release in `NEWEST_EVERY` is for the newest
-   call, whatever its size. The old ones leave when too little of their callers' patience is left for an
+   call, of any size. The old ones leave when too little of their callers' patience is left for an
    answer.
 
 *Places* and bytes are bounded for each class. When they are used up, a newcomer takes the place of the
@@ -117,7 +117,7 @@ class WaitingQueue:
         """
         if ticket.id in self._places:
             raise ValueError(f"ticket {ticket.id!r} is in the queue already")
-        leaving = self._who_makes_room(ticket, max_length, max_size)
+        leaving = self._leaving_for(ticket, max_length, max_size)
         if leaving is None or (leaving and push_out is None):
             return False
         for place in leaving:
@@ -137,10 +137,11 @@ class WaitingQueue:
         item.rank = ticket.cls_rank
         return True
 
-    def _who_makes_room(self, ticket: Ticket, max_length: int, max_size: float) -> list[Place] | None:
-        """Name those that leave so that a ticket has a place; None if it is not to have one.
+    def _leaving_for(self, ticket: Ticket, max_length: int, max_size: float) -> list[Place] | None:
+        """Return the places that are given up so that a ticket has one; None if it is to have none.
 
-        The newest of the client that has most of what lacks, as long as that stays ahead of the newcomer's.
+        They are the newest of the client that has most of the places, or the bytes, that are lacking, as long
+        as it has more of them than the newcomer's client.
         """
         item = self._classes.get(ticket.cls_name)
         if item is None:
@@ -176,7 +177,7 @@ class WaitingQueue:
         return True
 
     def serve(self, ticket_id: str) -> bool:
-        """Take out a ticket that was served, in whichever order; False if there is none."""
+        """Take out a ticket that was served, in any order; False if there is none."""
         place = self._places.get(ticket_id)
         if place is None:
             return False

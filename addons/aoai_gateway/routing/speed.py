@@ -50,14 +50,14 @@ class Speed:
     thinks: bool = False
     """Whether its model has thought before an answer: then nothing is foretold."""
     first_byte: Largest = field(default_factory=Largest)
-    """Of streams: until the first thing that is no preamble."""
+    """The time of streams until the first event that is no preamble."""
     whole: Largest = field(default_factory=Largest)
-    """Of other answers: until they are there."""
+    """The time of other answers until they are there."""
     whole_per_token: Largest = field(default_factory=Largest)
     streams_prompt: Largest = field(default_factory=Largest)
     wholes_prompt: Largest = field(default_factory=Largest)
     answer: Largest = field(default_factory=Largest)
-    """Of all answers, streams included: until their last byte."""
+    """The time of all answers, streams included, until their last byte."""
     answer_per_token: Largest = field(default_factory=Largest)
 
     def learn_answer(self, seconds: float, output_tokens: int) -> None:

@@ -31,7 +31,7 @@ REMEMBERED_SECONDS = 300.0
 """How long a failure bears witness, if no answer refutes it."""
 
 MOST_WITNESSES = 16
-"""Of one backend that are remembered; two are enough."""
+"""The witnesses against one backend that are remembered; two are enough."""
 
 
 class Finding(Enum):

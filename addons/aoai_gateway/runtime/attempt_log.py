@@ -44,7 +44,7 @@ class AttemptLog:
 
     def __init__(self) -> None:
         self._kinds: dict[tuple[str, str], list[float]] = {}
-        """By backend and kind: when a line was written (monotonic), and how many came after it."""
+        """The time of the last line (monotonic) and the failures since, by backend and kind."""
 
     def log(self, failed: AttemptFailed, now: float) -> None:
         """Take a failed attempt. ``now``: monotonic seconds."""

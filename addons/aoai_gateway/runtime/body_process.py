@@ -13,7 +13,7 @@ from aoai_gateway.runtime.body_jobs import FRAME
 COMMAND = child_process.command_of("aoai_gateway.runtime.body_worker")
 
 END_SECONDS = 5.0
-"""For a killed process to be gone."""
+"""The time that a killed process has to be gone."""
 
 
 class BodyProcess:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 60.0
-"""For a body to have its turn and be read. 100 MB made to be slow take about ten."""
+"""The time in which a body has its turn and is read. 100 MB made to be slow take about ten."""
 
 SHORTER = 1024 * 1024
 """Bytes of a body, at most, that is read in the process for the shorter ones: in some 50 ms at most."""

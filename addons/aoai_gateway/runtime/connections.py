@@ -21,7 +21,7 @@ OWN_DESCRIPTORS = 96
 """That the process has for other things: files, the admin listener, pipes to workers, Redis."""
 
 RESERVE_SECONDS = 5.0
-"""For a head to come on one of these; it is closed after its answer."""
+"""The time for a head on one of these; it is closed after its answer."""
 
 MOST = 10_000
 """Connections, if neither the configuration nor the system says less."""

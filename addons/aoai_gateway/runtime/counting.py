@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from aoai_gateway.tokens import Count, Counter
 
 COUNT_SECONDS = 60.0
-"""For a long prompt or answer to have its turn and be counted. 100 MB take some seconds."""
+"""The time in which a long prompt or answer has its turn and is counted. 100 MB take some seconds."""
 
 
 class TokenCounting:

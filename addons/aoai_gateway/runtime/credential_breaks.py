@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.breaker import Breaks, Scope
 
 NO_CREDENTIAL = "no credential"
-"""In the place of a call's id, of a break for want of a credential."""
+"""The name in the place of a call's id, of a break for want of a credential."""
 
 logger = logging.getLogger(__name__)
 

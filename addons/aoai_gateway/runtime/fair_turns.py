@@ -34,7 +34,7 @@ class FairTurns:
         self._of_one = max(1, places // 2)
         self._working: Counter[str] = Counter()
         self._waiting: dict[str, deque[_Waiting]] = {}
-        """By client; without those that have no job waiting."""
+        """The waiting jobs by client; clients without one are not in it."""
         self._ends: dict[str, int] = {}
         """Where the next tag of a client begins, of those that have had a turn since all was quiet."""
         self._served = 0

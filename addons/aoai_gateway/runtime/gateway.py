@@ -77,13 +77,13 @@ NO_PAGES = Cors()
 NO_CONFIGURATION_LIMITS = Limits()
 
 LINES_SECONDS = 300.0
-"""For the lines of a batch's input file. 200 MB take about seven."""
+"""The time for reading the lines of a batch's input file. 200 MB take about seven."""
 
 UPLOAD_SECONDS = 60.0
-"""For the reading of an upload's form; a gigabyte takes some seconds."""
+"""The time for reading an upload's form; a gigabyte takes some seconds."""
 
 CLOCK_STEP_SECONDS = 1.0
-"""By how much the system's clock must have gone ahead for it to be followed."""
+"""The least step forward of the system's clock that is followed."""
 
 logger = logging.getLogger(__name__)
 
@@ -129,10 +129,10 @@ class Gateway:
         self.counter = Counter()
         self.reader = BodyReader()
         self.threads = FairThreads()
-        """For what takes longer than a moment: counting tokens, decoding answers."""
+        """The threads for long work: counting tokens, decoding answers."""
         self.counting = TokenCounting(self.counter, self.reader, self.threads)
         self.disk = FairThreads()
-        """For reading uploads on disk."""
+        """The threads for reading uploads on disk."""
         self.connections = Connections()
         """The clients' connections that are open."""
         self.opened_ahead: OpenedAhead[Opened] = OpenedAhead(clock, lambda: self.heard.plugins_open)
@@ -155,7 +155,7 @@ class Gateway:
             lambda: self.engine.breaks, self.clock.monotonic, lambda: self.waiting.changed()
         )
         self.credentials = Credentials(self.credential_breaks.told)
-        """What endpoints are shown whose key the configuration does not hold."""
+        """The credentials of endpoints whose key is not in the configuration."""
         self.verifier: TokenVerifier | None = None
         """Verifies clients' tokens, once a configuration trusts an issuer."""
         self.reservations: dict[str, Reservation] = {}
@@ -192,7 +192,7 @@ class Gateway:
         """Requests that are answered before they become calls."""
 
     async def prepare(self, config: Config) -> None:
-        """Fetch what a configuration needs before it is put in force, as far as it comes within seconds."""
+        """Fetch credentials and issuers' keys before a configuration is put in force, within seconds."""
         await self.credentials.adopt(config)
         if config.tokens and self.verifier is None:
             # Loaded only where there are tokens to verify.

@@ -13,7 +13,8 @@ from collections import Counter
 from aoai_gateway.wire import errors
 
 COME_BACK_SECONDS = 1.0
-"""For a refused client. Nothing says when a call ends; it is not to upload its body in vain all the time."""
+"""The wait that a refused client is told. The end of a call is unknown; it is not to upload in vain
+meanwhile."""
 
 
 class HeldBytes:

@@ -48,7 +48,7 @@ class Observer:
 
 
 UNSEEN = Observation()
-"""Of a call that is not observed."""
+"""The observation of a call that is not observed."""
 
 UNOBSERVED = Observer()
-"""Of a process without an inspector."""
+"""The observer of a process without an inspector."""

@@ -31,14 +31,14 @@ type Address = tuple[str, int]
 """A host name, or an IP address, and a port."""
 
 RECENT_SECONDS = 10.0
-"""As many are held as were needed within this time."""
+"""The time over which need is counted: as many are held as were needed within it."""
 
 HELD_SECONDS = 45.0
-"""For which one is held. nginx and Node close a connection that says nothing after 60 s, Azure's front ends
-later."""
+"""The time for which one is held. nginx and Node close a connection that says nothing after 60 s, Azure's
+front ends later."""
 
 MOST_IN_ALL = 48
-"""Of one process; they come out of the descriptors that it has for itself."""
+"""The most of one process; they come out of the descriptors that it has for itself."""
 
 logger = logging.getLogger(__name__)
 

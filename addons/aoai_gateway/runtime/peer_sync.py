@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COLLECTED_SECONDS = 0.002
-"""For how long records are collected, to travel together."""
+"""The time for which records are collected, to travel together."""
 
 ALONE_SECONDS = 0.03
 """As long as no other process is heard: for how long records are collected, and between two readings. What
@@ -46,19 +46,19 @@ LOST_SECONDS = 3.0
 """Silence after which a peer is taken to be gone."""
 
 PAUSE_SECONDS = 0.5
-"""Until the store is asked again that did not answer."""
+"""The pause until a store that did not answer is asked again."""
 
 CATCH_UP_SECONDS = 3.0
-"""For reading what others did before the start; then calls are taken all the same."""
+"""The time for reading what others did before the start; then calls are taken all the same."""
 
 AT_ONCE = 500
 """Records, or homes, that are told together: a peer applies them within some milliseconds."""
 
 LAST_SECONDS = 1.0
-"""For telling what is left at the end."""
+"""The time for telling what is left at the end."""
 
 MOST_PEERS = 1_000
-"""Of so many it is remembered what they told last, and who told what could not be applied."""
+"""The peers whose last record, and whose records that could not be applied, are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,9 @@ class PeerSync:
         self._exchange = exchange
         self._peers = Peers(shared, lambda: gateway.setup)
         self._heard: dict[str, float] = {}
-        """By peer: when it last told something (monotonic)."""
+        """The time of each peer's last record (monotonic)."""
         self._numbers: Bounded[str, int] = Bounded(MOST_PEERS)
-        """By peer: the number of what it told last."""
+        """The number of each peer's last record."""
         self._failing: Bounded[str, bool] = Bounded(MOST_PEERS)
         """Peers of which a record could not be applied."""
         self._number = 0

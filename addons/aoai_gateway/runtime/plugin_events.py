@@ -134,7 +134,7 @@ ASKS = "gateway_asks"
 """An attribute of addons that ask what became of a call (`Observer.say`) before they read it on its flow."""
 
 OWN_MODULES = ("mitmproxy.", "aoai_gateway.")
-"""Of addons that are no plugins."""
+"""The modules of addons that are no plugins."""
 
 
 class Listeners:

@@ -131,7 +131,7 @@ class PoolWatch:
 def _lines(endpoint: str, changed: list[Backend], backends: list[Backend]) -> Iterator[tuple[str, str, str]]:
     """Give a line for each backend that has changed, or one for their endpoint where all of its own have.
 
-    A line is a name, what it is the name of, and how many backends that is.
+    A line is a name, its kind (endpoint or backend), and the number of its backends in words.
     """
     own = [backend for backend in backends if backend.key.endpoint == endpoint]
     if len(changed) == len(own) > 1:

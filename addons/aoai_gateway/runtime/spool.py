@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from io import FileIO
 
 COME_BACK_SECONDS = 5.0
-"""For a client whose upload found no room on the disk."""
+"""The wait that a client is told whose upload found no room on the disk."""
 
 _CLOSER = ThreadPoolExecutor(1, "spool")
 """Where files are closed: the system frees their pages then, some 40 ms for 512 MB."""

@@ -40,23 +40,23 @@ RENEWAL_SECONDS = 20.0
 """How often the leases of running calls are renewed; a fraction of their length."""
 
 SHARED = "another gateway process"
-"""In the place of a call's id, of a break that this process has not opened itself."""
+"""The name in the place of a call's id, of a break that this process has not opened itself."""
 
 
 LONGEST_REASON = 160
 """Characters of a break's reason that are shared. A reason holds nothing secret (`Attempt.reason`)."""
 
 SAME_BREAK_SECONDS = 1.0
-"""By how much the end of a break may differ here and in the store, for the time that sharing it takes."""
+"""The difference between the ends of a break here and in the store that sharing it may cause."""
 
 WHOLE_ENDPOINT = "*"
 EVERY_CLASS = "*"
 
 CLOSED = "\nclosed"
-"""In the place of a class: all breaks of this scope were closed by hand. No class is named so."""
+"""The name in the place of a class: all breaks of this scope were closed by hand. No class is named so."""
 
 CLOSED_SECONDS = 2.0
-"""For how long that is shared: each process must look once meanwhile."""
+"""The time for which that is shared: each process must look once meanwhile."""
 
 
 type ClassBreak = tuple[Scope, str | None]
@@ -64,7 +64,7 @@ type ClassBreak = tuple[Scope, str | None]
 
 
 OWN_PREFIX = "workers"
-"""Of all keys in the store that workers have of their own."""
+"""The prefix of all keys in a store that workers have of their own."""
 
 
 class StateSync:

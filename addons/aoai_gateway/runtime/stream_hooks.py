@@ -85,7 +85,7 @@ class Resume(Ask):
 
 
 PLUGIN_SECONDS = 30.0
-"""For the plugins that an event asks: until they have answered, a call may hold a backend."""
+"""The time for the plugins that an event asks: until they have answered, a call may hold a backend."""
 
 LOOK_SECONDS = 0.2
 """How often a flow that is held is looked at."""

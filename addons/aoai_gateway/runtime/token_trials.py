@@ -27,7 +27,7 @@ TRIAL_SECONDS = 2.0
 """After which a backend would have refused a wrong token, so that it is busy with the answer."""
 
 PATIENCE_SECONDS = 10.0
-"""For a trial to begin."""
+"""The time in which a trial begins."""
 
 
 class Trial:

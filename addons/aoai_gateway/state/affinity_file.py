@@ -114,7 +114,7 @@ class AffinityFile:
             work = asyncio.to_thread(self._append, homes, unix_offset)
         else:
             work = asyncio.to_thread(self._compact, homes, unix_offset)
-        # Whatever becomes of this flush, what could not be written is noted again.
+        # What this flush cannot write is noted again.
         self._writing = asyncio.ensure_future(self._written(work, homes))
         await asyncio.shield(self._writing)
 

@@ -27,7 +27,7 @@ INTERVAL: Final = 1.0
 """Seconds between writes while something changes."""
 
 MOST_TOKENS: Final = 2**53
-"""Of one budget: Redis's scripts count with doubles, which are exact up to here."""
+"""The most of one budget: Redis's scripts count with doubles, which are exact up to here."""
 
 PAUSE_PER_WRITE: Final = 20.0
 """The pause after a write, in times of its own length: it takes a twentieth of the time at most."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from aoai_gateway.config.shared_store import StoreAddress
 
 KEPT_SECONDS: Final = 90.0
-"""For how long what was done is kept: longer than any window of a backend."""
+"""The time for which records are kept: longer than any window of a backend."""
 
 KEPT_HOMES: Final = 100_000
 

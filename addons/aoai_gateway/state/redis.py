@@ -29,7 +29,7 @@ from aoai_gateway.state.scripts import Outcome, Reply, Runner, Script
 from aoai_gateway.state.store_client import NOT_REDIS, StoreClient, keys_prefix, packed_words
 
 FORMS_KEPT: Final = 4_000
-"""Of clients, with some of their quotas: a kilobyte or so each."""
+"""The forms of clients, with some of their quotas: a kilobyte or so each."""
 
 SERVER_CLOCK: Final = """
 local function clock()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 LARGEST_BATCH: Final = 500
 
 LINGER_SECONDS: Final = 0.005
-"""For which a question waits for company that no caller waits for."""
+"""The time for which a question without a waiting caller waits for others."""
 
 type Reply = int | bytes | Sequence[int | bytes]
 
@@ -155,7 +155,7 @@ class Runner:
         self._look: asyncio.TimerHandle | None = None
         """When it is looked next whether the batch under way is overdue; it is not before."""
         self._emptied: asyncio.Future[None] | None = None
-        """At the end: has a result when nothing waits any more."""
+        """Has a result, at the end, when nothing waits any more."""
         self._is_closed = False
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int]) -> Reply:

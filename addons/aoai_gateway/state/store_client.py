@@ -57,10 +57,10 @@ if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
 
 SENTINEL_SECONDS: Final = 0.25
-"""At least, for one Sentinel to answer, before the next is asked. Few of them share the time to connect."""
+"""The least time that one Sentinel has to answer, before the next is asked. Few share the time to connect."""
 
 CLOSING_SECONDS: Final = 0.25
-"""For connections to close; then they are left to themselves."""
+"""The time that connections have to close; then they are left to themselves."""
 
 LONGEST_TOLD: Final = 200
 """Characters of an error; it may repeat a line of 64 KB that the server has sent."""

@@ -35,7 +35,7 @@ _KEPT: Final = timedelta(days=70)
 """Longer than any month; the script that counts sets the time anew."""
 
 STORE_SECONDS: Final = 5.0
-"""For the store to answer; it is on this machine."""
+"""The time that the store has to answer; it is on this machine."""
 
 type _Budget = tuple[str, str | None, Period]
 """Client, virtual deployment (None: over all) and period."""

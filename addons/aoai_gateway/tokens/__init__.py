@@ -5,7 +5,7 @@ offline, with tiktoken's engine and rank files that are already on the machine:
 
     ranks       rank files -> tiktoken encodings; the only part that reads files, never the network
     models      what is published per model: encoding, framing, image rule
-    text        texts -> tokens, in bounded time whatever the text is
+    text        texts -> tokens, in bounded time for any text
     images      an image -> tokens, from the dimensions in its header
     prompt      a request body -> the texts in it plus the tokens of its framing
     bodies      which request of OpenAI's has what; `claude` says it of Anthropic's

@@ -15,14 +15,14 @@ from aoai_gateway.tokens.prompt import ENCRYPTED_CHARS_PER_TOKEN, Prompt
 from aoai_gateway.tokens.tools import add_tools
 
 TOOL_INSTRUCTIONS = 346
-"""With ``tool_choice`` auto, for Claude 4; a forced choice has some less."""
+"""The tokens with ``tool_choice`` auto, for Claude 4; a forced choice has some less."""
 
 PER_MESSAGE = 4
 PER_CALL = 12
 """A call of a tool, or its result, beside names and contents."""
 
 _HEADER_CHARS = 128 * 1024
-"""Of an image's base64: its dimensions are in there."""
+"""The beginning of an image's base64 in which its dimensions are."""
 
 
 def add_claude(prompt: Prompt, body: Mapping[str, Any]) -> None:

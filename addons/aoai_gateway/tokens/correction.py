@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from aoai_gateway.tokens.counting import Count
 
 WEIGHT = 0.1
-"""Of the newest observation, in an exponentially weighted moving average."""
+"""The weight of the newest observation, in an exponentially weighted moving average."""
 LOWEST, HIGHEST = 0.25, 4.0
 """Bounds of every observation, and so of the ratio: one odd answer must not lift or lower a quota much."""
 SMALLEST_SAMPLE = 32

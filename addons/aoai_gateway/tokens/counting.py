@@ -29,7 +29,7 @@ _SAMPLE_PIECES = 16
 """Small pieces of a text that only a small sample may be taken of: its parts may differ."""
 
 BYTES_PER_TOKEN = 4
-"""Of an answer's text of which nothing is known but its length."""
+"""The estimate for an answer's text of which only the length is known."""
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ FILE_BYTES_PER_PAGE = 65_536
 FILE_TOKENS_PER_PAGE = 1_600
 """A PDF's page is shown as an image and as its text."""
 UNSEEN_FILE_PAGES = 4
-"""Of a file that is named by its id or URL."""
+"""The estimated pages of a file that is named by its id or URL."""
 
 ENCRYPTED_CHARS_PER_TOKEN = 6
 """Reasoning handed back encrypted: base64 of text at about 4.5 bytes per token."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SECONDS = 60.0
-"""For how long the requests of a kind are counted into one record."""
+"""The time for which the requests of a kind are counted into one record."""
 
 MOST_KINDS = 200
 """Kinds that are counted apart at a time. From half of them on, paths are left out, which one client can make

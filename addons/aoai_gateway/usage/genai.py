@@ -22,7 +22,7 @@ OPERATIONS = {
     "responses": "chat",
     "messages": "chat",
 }
-"""Of ours; others keep their name."""
+"""The conventions' names of operations; others keep their own."""
 
 DURATION = "gen_ai.client.operation.duration"
 TOKEN_USAGE = "gen_ai.client.token.usage"  # noqa: S105 - a metric's name
@@ -47,7 +47,7 @@ CALL_ATTRIBUTES = {
     "region": "cloud.region",
     "status": "http.response.status_code",
 }
-"""Of the span of a call, by the record's field: values that calls of the same kind have all together."""
+"""The attributes of a call's span, by the record's field, whose values calls of the same kind share."""
 
 CALL_FIGURES = {
     "input_tokens": "gen_ai.usage.input_tokens",
@@ -63,7 +63,7 @@ CALL_FIGURES = {
     "backend_request_id": "aoai_gateway.backend_request_id",
     "user": "enduser.pseudo.id",
 }
-"""Of the span of a call: values that each call has its own of."""
+"""The attributes of a call's span whose values are its own."""
 
 ATTEMPT_ATTRIBUTES = {
     "backend": "aoai_gateway.backend",

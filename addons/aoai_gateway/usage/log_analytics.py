@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from aoai_gateway.usage.sink import Record
 
 CONNECT_SECONDS, READ_SECONDS = 5.0, 15.0
-"""For each request: one with rows, and those for a token. The libraries' own limits are five minutes."""
+"""The times for each request: one with rows, and those for a token. The libraries' own limits are five
+minutes."""
 
 RETRIES = 1
 

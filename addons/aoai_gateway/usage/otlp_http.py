@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 TIMEOUT_SECONDS, LEAST_TIMEOUT_SECONDS, MOST_TIMEOUT_SECONDS = 10.0, 1.0, 30.0
-"""For one export, with all that is tried again."""
+"""The time for one export, with all that is tried again."""
 
 LEAST_SECONDS = 0.1
-"""For a request, when a pause took longer than it should have."""
+"""The least time of a request, when a pause took longer than it should have."""
 
 TRY_AGAIN = frozenset({429, 502, 503, 504})
 """Answers after which OTLP's specification wants the same to be sent again."""

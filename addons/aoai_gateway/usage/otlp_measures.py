@@ -56,7 +56,7 @@ class Measures:
         self._lock = threading.Lock()
         self._deployments = DeploymentLabels()
         self._kinds: dict[Attributes, tuple[_Series, ...]] = {}
-        """By the attributes of a call."""
+        """The series of calls, by the calls' attributes."""
 
     def add(self, records: Iterable[Record]) -> None:
         """Count calls."""

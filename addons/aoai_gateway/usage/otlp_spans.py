@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from aoai_gateway.usage.sink import Record
 
 MILLISECOND = 1_000_000
-"""In nanoseconds."""
+"""A millisecond in nanoseconds."""
 
 KINDS_KEPT = 2_000
 """Kinds of calls, and of attempts, that are serialised once."""

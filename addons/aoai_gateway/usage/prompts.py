@@ -35,7 +35,7 @@ LARGEST_BODY = 1024 * 1024
 """Bytes; decoding a larger one would hold up the event loop, from any thread."""
 
 SMALL_BODY = 128 * 1024
-"""Bytes that are decoded in a few milliseconds, whatever they are."""
+"""Bytes that are decoded in a few milliseconds, of any text."""
 
 MOST_VALUES = 32_000
 """Lists, objects and commas, about as many as values, of a larger one.
@@ -52,7 +52,7 @@ MOST_WAITING = 64 * 1024 * 1024
 """Bytes of bodies that may wait to be written; beyond, prompts are dropped and counted."""
 
 SECONDS = 1.0
-"""For redacting one prompt."""
+"""The time for redacting one prompt."""
 
 REDACTED = "[redacted]"
 

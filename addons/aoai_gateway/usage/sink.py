@@ -1,7 +1,7 @@
 """A sink of usage records: a bounded queue, and a thread of its own that hands batches to a writer.
 
-Whatever the writer does, traffic does not notice: a writer that hangs fills the queue, one that fails loses
-its batch, and both are counted and told in the log. A record that comes alone is written at once; those that
+Traffic does not wait for the writer: one that hangs fills the queue, one that fails loses its batch, and both
+are counted and logged. A record that comes alone is written at once; those that
 come soon after wait a moment for others, since a thread that wakes up for each of them costs more than what
 it writes. So a killed process loses the records of calls in flight and of that moment.
 """
@@ -89,7 +89,7 @@ class Sink[T]:
         self._since: float | None = None
         """When the batch that is being written was begun (monotonic)."""
         self._lock = threading.Lock()
-        """For the counts, and for what is put before the end."""
+        """Guards the counts, and what is put before the end."""
         self._unsettled = 0
         """Records that are neither written nor lost: in the queue, or in the writer's hands."""
         self._weigh = weigh

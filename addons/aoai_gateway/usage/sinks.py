@@ -31,7 +31,7 @@ EXTRAS = {"otlp": ("otel", ("opentelemetry.sdk", "opentelemetry.proto", "request
 """What a kind of sink needs: the extra of this package, and the modules that it brings."""
 
 REQUEST_SECONDS = 1.0
-"""For how long the records of a request to elsewhere gather."""
+"""The time for which the records of a request to elsewhere gather."""
 
 
 class Batch:
@@ -75,9 +75,9 @@ class Sinks:
         self._counted: list[AnySink] = []
         """All that are open, or about to be closed."""
         self._ended: dict[str, tuple[int, int]] = {}
-        """By name, what those wrote and lost that are closed by now."""
+        """The records that closed sinks wrote and lost, by the sink's name."""
         self._lock = threading.Lock()
-        """For these two, which are read and changed in several threads."""
+        """Guards these two, which are read and changed in several threads."""
 
     def __iter__(self) -> Iterator[AnySink]:
         prompts = () if self._prompts is None else (self._prompts[1],)

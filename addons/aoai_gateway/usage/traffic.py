@@ -84,7 +84,7 @@ class Bucket:
     """Calls that were held back, by a quota or in the queue."""
     waited_seconds: float = 0.0
     failed_attempts: dict[str, int] = field(default_factory=dict)
-    """By what went wrong: a status, or a `FailureKind`."""
+    """The number of failed attempts by status or `FailureKind`."""
     latencies: dict[int, int] = field(default_factory=dict)
     """A histogram of how long the answered calls took."""
     in_flight: int = 0

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TROUBLE_SECONDS = 1.0
-"""Between two looks whether something is wrong with the writer though batches are written."""
+"""The time between two looks whether something is wrong with the writer though batches are written."""
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ FRAME = struct.Struct("!I")
 COMMAND = child_process.command_of("aoai_gateway.usage.writer_child")
 
 PATIENCE_SECONDS = 90.0
-"""For a batch. A process that takes longer is ended.
+"""The time for a batch. A process that takes longer is ended.
 
 Writers begin no request with records after the first 60 s of it, and each request has time limits of its own.
 So this is for what these do not bound: a token that takes many slow requests, or before which Entra ID asks
@@ -52,13 +52,13 @@ for a pause; a name server; an answer that comes byte by byte.
 """
 
 END_SECONDS = 4.0
-"""For the last of it when the sink is closed."""
+"""The time for the last batch when the sink is closed."""
 
 PIPE_BYTES = 1 << 20
 """Room in the pipe to the process; Linux gives so much to all users, up to a bound for each."""
 
 LAST_SECONDS = 1.0
-"""For a process that has said its last to be gone, and for one that was killed to be heard no more."""
+"""The time in which a process that has ended its work is gone, and a killed one is heard no more."""
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
 """Before a process that has failed starts again; twice as long each time."""

@@ -56,7 +56,7 @@ _STATUSES: Mapping[str, int] = {
 _NUMBERS = frozenset({408, 500, 502, 503, 504, OVERLOADED})
 
 NO_REASON = 500
-"""Of a response that failed without any reason: the backend would name a fault of the caller's."""
+"""The status of a response that failed without any reason: the backend would name a fault of the caller's."""
 
 LONGEST_CODE = 64
 

@@ -22,7 +22,7 @@ from aoai_gateway.wire.request_body import EditPoints, RequestBody, Span
 from aoai_gateway.wire.targets import Target, knows_stream_options
 
 LARGEST_NUMBER = 2**31 - 1
-"""For token counts and the like. Also keeps shared counters far from where floats lose integers."""
+"""The largest count of tokens or answers that is read, far below where floats lose integers."""
 
 SHORT_MEMBER = 4096
 """Characters of a value that is kept of a large body, too. It must also be flat: there is no telling how deep

@@ -14,8 +14,8 @@ from json.scanner import make_scanner
 from typing import Any, NamedTuple, NoReturn
 
 MOST_MEMBERS = 1_000
-"""Of an object whose members are read one by one. No request has a tenth of it, and Azure refuses members
-that it does not know; hundreds of thousands of them would take seconds."""
+"""The most members of an object whose members are read one by one. No request has a tenth of it, and Azure
+refuses members that it does not know; hundreds of thousands of them would take seconds."""
 
 
 class NotJsonError(ValueError):

@@ -53,7 +53,7 @@ class KnownSecrets:
         self._gram = min(_GRAM, shortest // 2)
         self._step = min(shortest - self._gram + 1, LONGEST_STEP)
         self._grams: dict[bytes, tuple[tuple[int, int], ...]] = {}
-        """By bytes that can be found at a place: how far before it a secret may begin, and its length."""
+        """How far before some bytes a secret may begin, and its length, by these bytes."""
         grams: dict[bytes, set[tuple[int, int]]] = {}
         for form in self._forms:
             for offset in range(self._step):

@@ -418,7 +418,7 @@ TABLES: Mapping[str, Table] = {
     OPENAI.name: Table(OPERATIONS, UNKNOWN),
     ANTHROPIC.name: Table(CLAUDES, CLAUDES_UNKNOWN),
 }
-"""By the dialect's name."""
+"""The tables by the dialect's name."""
 
 _BY_REQUEST: Mapping[tuple[str, str, str], Operation] = {
     (operation.dialect.name, operation.method, operation.path): operation

@@ -18,7 +18,7 @@ _LONGEST = 2_000
 """Characters of a path that are worth looking at."""
 
 _LIKENESS = 0.85
-"""Of a segment to the right one, from which on it is a slip: ``embedings``, ``response``."""
+"""The likeness of a segment to the right one, from which on it is a slip: ``embedings``, ``response``."""
 
 _OF_ADDRESSES = frozenset({"openai", "v1", "deployments"})
 """Segments of base addresses; no operation has them."""

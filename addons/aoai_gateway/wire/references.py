@@ -15,7 +15,8 @@ import re
 from hashlib import blake2b
 
 MOST_ITEMS = 128
-"""Of one call or answer that are remembered: the last ones of encrypted items, the first ones of ids."""
+"""The items of one call or answer that are remembered: the last ones of encrypted items, the first ones of
+ids."""
 
 SEARCHED = 256 * 1024
 """Bytes at either end of a body in which ids are looked for."""
@@ -73,7 +74,7 @@ def is_id(text: str) -> bool:
 def references_in(data: bytes) -> tuple[str, ...]:
     """The names of the encrypted items in a JSON text, the last one first, and then the ids in it.
 
-    Takes some milliseconds at most, whatever the text is, as long as it has no more than some megabytes.
+    Takes some milliseconds at most, for any text of no more than some megabytes.
     """
     found, at = [], len(data)
     for _ in range(MOST_ITEMS):

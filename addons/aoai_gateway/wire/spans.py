@@ -24,7 +24,7 @@ LONGEST_TEXT = 64
 """Characters of a value; none of the forms needs more."""
 
 MOST_PARTS = 6
-"""Of a span: days, hours, minutes, seconds, milliseconds, microseconds."""
+"""The most parts of a span: days, hours, minutes, seconds, milliseconds, microseconds."""
 
 _NUMBER = re.compile(r"\+?(\d{1,15}(?:\.\d{0,15})?|\.\d{1,15})", re.ASCII)
 _UNIT = (

@@ -30,7 +30,7 @@ LARGE_EVENT = 64 * 1024
 """Bytes of an event that is searched, and not decoded. A read is no larger, so others are rare."""
 
 MAX_EVENT_BYTES = 1024 * 1024
-"""Of an event that is held until it is whole."""
+"""The most bytes of an event that is held until it is whole."""
 
 _KEPT_BEGINNING, _KEPT_ENDING = 16 * 1024, 64 * 1024
 

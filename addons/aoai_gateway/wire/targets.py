@@ -54,7 +54,7 @@ ID = re.compile(rf"(?!\.+$)[A-Za-z0-9._~:@=+-]{{1,{LONGEST_ID}}}", re.ASCII)
 """The form of an id in a path, and of each segment of a path that is not in the table."""
 
 MOST_SEGMENTS = 12
-"""Of a path that is not in the table."""
+"""The most segments of a path that is not in the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +329,7 @@ class _Node:
 
     operations: dict[str, Operation] = field(default_factory=dict)
     below: dict[str, _Node] = field(default_factory=dict)
-    """By segment; ``{}`` stands for an id."""
+    """The nodes below, by segment; ``{}`` stands for an id."""
 
 
 def _tree(operations: tuple[Operation, ...]) -> _Node:
@@ -344,13 +344,13 @@ def _tree(operations: tuple[Operation, ...]) -> _Node:
 
 
 _TREES = {name: _tree(table.operations) for name, table in TABLES.items()}
-"""By dialect, its operations by the segments of their paths."""
+"""The operations of each dialect, by the segments of their paths."""
 
 _PLAIN = [operation for operation in OPERATIONS if "{" not in operation.path]
 _IN_DEPLOYMENTS = tuple(dict.fromkeys(o.path for o in _PLAIN if o.classic is Classic.PATH))
 _ELSEWHERE = tuple(dict.fromkeys(o.path for o in _PLAIN if o.path not in _IN_DEPLOYMENTS))
 _PATHS = {name: tuple(o.path for o in table.operations) for name, table in TABLES.items()}
-"""By dialect."""
+"""The paths of each dialect."""
 
 _LITERALS = {
     name: frozenset(
@@ -360,4 +360,4 @@ _LITERALS = {
     )
     for name, paths in _PATHS.items()
 }
-"""By dialect, all paths of its table and their beginnings, with ``{…}`` in them."""
+"""The paths of each dialect's table and their beginnings, with ``{…}`` in them."""

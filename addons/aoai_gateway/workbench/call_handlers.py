@@ -22,7 +22,7 @@ from aoai_gateway.workbench.shape import as_json, part
 
 ROWS_AT_ONCE = 200
 MOST_SECONDS = 0.001
-"""For which rows are made and written at a time: the event loop has calls to serve."""
+"""The time for which rows are made and written in one go: the event loop has calls to serve."""
 
 CATCHING_UP = 0.01
 """Seconds between two batches of a page that is behind, for each open page: a tenth of the loop in all."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MOST_CALLS = 10_000
 MOST_BYTES = 128 * 1024 * 1024
-"""Of bodies, where no flow list of mitmproxy's says which flows are kept."""
+"""The most bytes of bodies, where no flow list of mitmproxy's says which flows are kept."""
 
 MOST_ATTEMPTS = 32
 """Failed attempts that are kept of one call."""

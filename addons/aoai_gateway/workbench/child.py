@@ -29,7 +29,7 @@ AT_ONCE = 2
 """Processes at a time."""
 
 TURN_SECONDS = 60.0
-"""For which a job waits until it is its turn."""
+"""The time for which a job waits until it is its turn."""
 
 SMALL = 16 * 1024
 """Bytes that are read on the event loop. Made to be slow, such a body takes about ten milliseconds."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SECONDS = 30.0
-"""For a job to have its turn and be done. The first one waits for the encodings as well."""
+"""The time in which a job has its turn and is done. The first one waits for the encodings as well."""
 
 IDLE_SECONDS = 300.0
 """Without a job, after which the process ends; it takes some 130 MB."""
@@ -38,7 +38,8 @@ REST_SECONDS = 60.0
 """After a failure, in which tokens are estimated and nothing is tried again."""
 
 MOST_BYTES = 256 * 1024
-"""Of a body that is counted while it is edited: that is to take no longer than a pause of its edits."""
+"""The most bytes of a body that is counted while it is edited: that is to take no longer than a pause of its
+edits."""
 
 _COMMAND = command_of("aoai_gateway.workbench.count_worker")
 

@@ -38,7 +38,7 @@ LARGEST_BODY = 64 * 1024 * 1024
 """Bytes of a page's request with a prompt and its images, or with a set of prompts."""
 
 LARGEST_ASKED = 128 * 1024
-"""Of anything else: it is decoded on the event loop."""
+"""The most bytes of any other body: it is decoded on the event loop."""
 
 PAUSE = 0.1
 """Seconds between two batches for a page that has heard of everything."""

@@ -21,7 +21,7 @@ class Body:
     """A request's body as JSON, all but its ``model``: that can be put in without reading it again."""
 
     model: str
-    """As it was given; "" where it was none."""
+    """The model as it was given; "" without one."""
     rest: bytes
 
     def asking_for(self, model: str) -> bytes:

@@ -44,7 +44,7 @@ class Entry:
     flow: HTTPFlow
     place: str
     number: int
-    """Of several to the same place, from 1."""
+    """Its number among several to the same place, from 1."""
     text: str = ""
     state: str = "waiting"
     """``waiting``, ``running``, ``done`` or ``failed``."""

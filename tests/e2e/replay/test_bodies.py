@@ -93,7 +93,7 @@ class TestTenMegabytes:
         assert "transfer-encoding" not in entry["headers"]
 
     @pytest.mark.each_host
-    def test_of_somebody_unknown_are_refused_in_the_middle(self, stage: Stage, lane: Lane) -> None:
+    def test_of_an_unknown_client_are_refused_in_the_middle(self, stage: Stage, lane: Lane) -> None:
         """The answer does not wait for the body, and who sends all of it first still gets to read it."""
         length = f"content-length: {10 * MEGABYTE}"
         with Connection(stage.gateway) as connection:
@@ -194,7 +194,7 @@ class TestCompression:
         assert json.loads(gzip.decompress(answer.body))["error"]["code"] == "InternalServerError"
 
     @pytest.mark.each_host
-    def test_that_nobody_asked_for(self, stage: Stage, caller: Caller) -> None:
+    def test_that_no_call_asked_for(self, stage: Stage, caller: Caller) -> None:
         """A backend that compresses its stream all the same: it is decompressed as it comes."""
         packed = gzip.compress(b"data: [DONE]\n\n")
         stage.scripted.answers(

@@ -250,7 +250,7 @@ async def gateway_backend_chosen(choice):
 
 
 @pytest.mark.each_host
-def test_while_somebody_decides(
+def test_while_a_decision_is_awaited(
     start_gateway: Callable[..., Gateway], simulator: Simulator, tmp_path: Path
 ) -> None:
     """An addon's say in the choice of the backend takes its time; the client does not wait for it."""

@@ -89,7 +89,7 @@ class Run:
         return len(refused) / max(1, len(answered))
 
     @property
-    def for_nobody(self) -> float:
+    def for_gone_clients(self) -> float:
         """Of the tokens that backends charged, the share for clients who had left."""
         spent = sum(each.spent for each in self.traffic.azure.served)
         useful = sum(a.job.cost for a in self.calls if a.answered_at is not None)
@@ -147,5 +147,5 @@ def figures(found: Run) -> str:
         f"critical {found.success('critical'):.1%} p95 {found.p95('critical'):.2f} s"
         f" batch {found.success('batch'):.1%} useful {found.useful:.1%}"
         f" 429s per answer {found.refusals_per_answer():.3f}"
-        f" after a minute {found.refusals_per_answer(60):.3f} for nobody {found.for_nobody:.1%}"
+        f" after a minute {found.refusals_per_answer(60):.3f} for the gone {found.for_gone_clients:.1%}"
     )

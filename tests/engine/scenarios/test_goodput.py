@@ -45,7 +45,7 @@ def streamed_at_the_hang(asked: Asked, dead: str) -> bool:
 
 
 @pytest.mark.parametrize(("dead", "seed"), [("west", 1), ("west", 2), ("west", 3), ("east", 1)])
-def test_an_endpoint_that_hangs_and_then_resets_costs_hardly_anything(dead: str, seed: int) -> None:
+def test_an_endpoint_that_hangs_and_then_resets_costs_hardly_an_answer(dead: str, seed: int) -> None:
     found: Run = run(HANG_SHARES, SECONDS, seed, priorities=True, dead=dead)
     critical = [
         each for each in found.asked if each.ask.cls == "critical" and not streamed_at_the_hang(each, dead)

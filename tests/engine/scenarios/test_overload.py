@@ -27,7 +27,7 @@ def test_the_quota_goes_to_callers_who_are_still_there(seed: int) -> None:
     assert ours.p95("critical") <= 1.5 * UNLOADED_P95, said
     assert ours.useful >= 0.98 * plain.useful, said
     assert ours.success("batch") >= 0.47, said
-    assert ours.for_nobody <= 0.05, said
+    assert ours.for_gone_clients <= 0.05, said
     assert ours.refusals_per_answer(60) <= 0.1, said
 
 
@@ -36,7 +36,7 @@ def test_what_callers_and_operators_tell_is_no_worse(told: bool, declared: bool)
     found = run(jobs(SECONDS, 1), SECONDS, 1, told=told, declared=declared)
     assert found.success("critical") >= 0.995, figures(found)
     assert found.success("batch") >= 0.43, figures(found)
-    assert found.for_nobody <= 0.05, figures(found)
+    assert found.for_gone_clients <= 0.05, figures(found)
     if declared:
         assert found.refusals_per_answer() <= 0.05, figures(found)
 

@@ -48,7 +48,7 @@ def order(callers: list[Caller]) -> list[str]:
     return [c.call.client.name for c in sorted((c for c in callers if c.sends), key=lambda c: c.sends[0][0])]
 
 
-def test_higher_classes_go_first_whoever_came_first() -> None:
+def test_higher_classes_go_first_in_any_order_of_arrival() -> None:
     here = full()
     for at, client in enumerate(["batch", "standard", "batch", "critical", "standard", "critical"]):
         one(here, 0.1 + at / 10, client)
@@ -62,7 +62,7 @@ def test_higher_classes_go_first_whoever_came_first() -> None:
     here.check_nothing_is_left()
 
 
-def test_nobody_is_asked_for_nothing() -> None:
+def test_the_queue_is_not_looked_at_in_vain() -> None:
     here = full()
     for _ in range(20):
         one(here, 0.1, "standard")
@@ -235,7 +235,7 @@ def test_whose_time_is_over_hears_how_long_it_waited_and_when_there_is_room() ->
     here.check_nothing_is_left()
 
 
-def test_nobody_waits_for_longer_than_its_client_does() -> None:
+def test_no_call_waits_for_longer_than_its_client_does() -> None:
     here = full()
     for _ in range(30):
         one(here, 0.1, "standard", timeout=8.0)

@@ -149,7 +149,7 @@ def test_registering_again_changes_nothing(registry: ContentviewRegistry) -> Non
     assert (registry["prompt"], registry["completion"]) == before
 
 
-def test_a_view_that_is_asked_for_by_name_takes_anything() -> None:
+def test_a_view_that_is_asked_for_by_name_takes_any_message() -> None:
     made = flow("/other", b"name=value", b"plain text", "text/plain")
     assert made.response is not None
     for message in (made.request, made.response):

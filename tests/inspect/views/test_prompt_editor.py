@@ -27,7 +27,7 @@ def test_a_prompt_is_edited_with_its_lines() -> None:
     ("body", "facts"),
     [(b"plain", Facts()), (b"{", CHAT), (b"[1]", CHAT), (b"\xff\xfe", CHAT), (b"", CHAT)],
 )
-def test_anything_else_is_edited_as_it_is(body: bytes, facts: Facts) -> None:
+def test_each_other_body_is_edited_as_it_is(body: bytes, facts: Facts) -> None:
     text = text_of(body, facts)
     assert body_of(text, body, facts) == body
     if body != b"\xff\xfe":

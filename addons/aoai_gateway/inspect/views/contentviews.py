@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from aoai_gateway.tokens import Counter
 
 PRIORITY = 5.0
-"""Above mitmproxy's own views for JSON (1) and for what it takes for GraphQL (2)."""
+"""The rank above mitmproxy's own views for JSON (1) and for what it takes for GraphQL (2)."""
 
 NOT_OURS = -1.0
 

@@ -31,7 +31,7 @@ def summary(error: object) -> str:
 
 
 def show(body: Mapping[str, Any], facts: Facts) -> str:
-    """Lay out an error's answer: what it is, what it says, when to come back, what the gateway did."""
+    """Lay out an error's answer: its code, its message, when to come back, what the gateway did."""
     error = mapping(body.get("error"))
     code = _code(error)
     status = "" if facts.status is None else str(facts.status)

@@ -32,7 +32,7 @@ from aoai_gateway.inspect.views.attachments import describe
 TEXT_MEMBERS = frozenset(
     ("content", "text", "instructions", "input", "prompt", "output", "arguments", "refusal", "suffix")
 )
-"""Members whose strings are always blocks, so that what one types there is text, whatever it looks like."""
+"""Members whose strings are always blocks, so that a number or a list that is typed there stays text."""
 
 MAX_LINES = 10_000
 """Structures that come after so many lines are kept instead of shown."""
