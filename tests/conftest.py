@@ -65,14 +65,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 LONGEST = (
+    "test_all_at_once.py",
     "test_fails_closed.py",
-    "test_container.py",
     "test_soak.py",
-    "test_shared_state.py",
-    "test_identities.py",
-    "test_workers.py",
-    "test_workbench.py",
     "test_run_sh.py",
+    "test_clients.py",
+    "test_shared_state.py",
+    "test_workers.py",
+    "test_surface.py",
+    "test_workbench.py",
+    "test_identities.py",
 )
 """The files of these tests that take longest, the longest first."""
 
@@ -80,8 +82,8 @@ LONGEST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what starts real processes, and run it last: a broken unit says more, and says it sooner.
 
-    Of that, the longest files come first. A file is one process's work, and at the end all others would
-    wait for one that was begun late.
+    The longest of those files come at the very end, where every second process begins (`tests.both_ends`): a
+    file is one process's work, and all others would wait for one that was begun late.
     """
     for item in items:
         if STARTS_PROCESSES & set(item.path.parts):
@@ -89,17 +91,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     def turn(item: pytest.Item) -> int:
         if item.get_closest_marker("e2e") is None:
-            return -1
-        return LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST)
+            return 0
+        return len(LONGEST) - LONGEST.index(item.path.name) + 1 if item.path.name in LONGEST else 1
 
     items.sort(key=turn)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Have some processes begin with the units, and the others with what waits."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from tests.both_ends import BothEnds  # xdist is there
+
+    return BothEnds(config, log)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Say how many processes ``-n auto`` is: tests wait for other processes for half of their time."""
     cores = os.cpu_count() or 1
-    return 2 * cores if cores <= 4 else cores
+    return min(3 * cores, max(8, cores))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

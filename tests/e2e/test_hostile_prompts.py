@@ -22,8 +22,6 @@ from tests.e2e.settings import CLIENT_KEY
 from tests.e2e.shared import running
 from tests.machine_speed import slowness
 
-pytestmark = pytest.mark.serial
-
 ADDONS = Path(__file__).parent / "addons"
 CHAT = "/openai/v1/chat/completions"
 SIZE = 5 * 1024 * 1024

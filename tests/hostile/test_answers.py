@@ -181,7 +181,6 @@ def watched(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Wa
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-@pytest.mark.serial
 def test_no_answer_stalls_the_loop(watched: Watched, name: str) -> None:
     path, make = ANSWERS[name]
     answer, worst = make(), []
@@ -198,7 +197,6 @@ def test_no_answer_stalls_the_loop(watched: Watched, name: str) -> None:
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's account of memory")
 @pytest.mark.parametrize("kind", ["200", "429", "stream"])
 @pytest.mark.parametrize("coding", BOMBS)
-@pytest.mark.serial
 def test_no_bomb_unfolds(watched: Watched, coding: str, kind: str) -> None:
     is_stream, packed = kind == "stream", bomb_of(coding)
     bomb = coded(coding, packed) if is_stream else whole(packed, coding, int(kind))

@@ -74,7 +74,6 @@ SMALL_AND_HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", SMALL_AND_HOSTILE)
-@pytest.mark.serial
 def test_what_the_event_loop_counts_does_not_stall_it(kind: str, counter: Counter) -> None:
     operation_name, body = SMALL_AND_HOSTILE[kind]
     assert cost_hint(len(json.dumps(body, separators=(",", ":"))))
