@@ -18,7 +18,7 @@ from aoai_gateway.analysis.recorded import PATHS, Decision
 from aoai_gateway.analysis.virtual_backends import Deployment, limits_of
 from aoai_gateway.engine import effects
 from aoai_gateway.engine.attempt import FailureKind
-from aoai_gateway.engine.call import Call, Outcome, Setup
+from aoai_gateway.engine.call import NOTHING, Call, Outcome, Setup
 from aoai_gateway.engine.engine import Engine
 from aoai_gateway.quota.counters import LEASE, Counters
 from aoai_gateway.routing.backends import RoutingTable
@@ -135,7 +135,7 @@ class VirtualGateway:
             setup=self.setup,
             started=self.now,
             unix_offset=self.unix_offset,
-            headers={},
+            headers=NOTHING,
             body=_body(recorded, target),
         )
         running = _Running(self, recorded, call)
