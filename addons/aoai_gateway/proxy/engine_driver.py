@@ -276,7 +276,8 @@ class EngineDriver:
         if run is not None:
             # Wherever it stands: what the call still has is free for calls that wait.
             run.close()
-            here.gateway.waiting.changed()
+            if here.gateway.waiting.calls:
+                here.gateway.waiting.changed()
         if call is None or self._written_down:
             return
         self._written_down = True

@@ -34,7 +34,7 @@ class QueueWaker:
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self.calls: dict[str, tuple[asyncio.Future[None], float]] = {}
-        """By call: the future that wakes it, and until when it waits at most."""
+        """By call that waits: the future that wakes it, and until when it waits at most."""
         self._asked: asyncio.Handle | None = None
         """The look that is to come since something has changed."""
         self._rests_until = -math.inf
