@@ -7,19 +7,10 @@ import time
 from dataclasses import replace
 from functools import partial
 
-from aoai_simulator import message_requests, messages, refusals, responses
+from aoai_simulator import message_requests, messages, refusals, replies, responses
 from aoai_simulator.exchange import Exchange
 from aoai_simulator.faults import Fault
 from aoai_simulator.limits import Headers, retry_headers
-from aoai_simulator.replies import (
-    EVENT_STREAM_TYPE,
-    JSON_TYPE,
-    Frames,
-    Reply,
-    Upgrade,
-    Whole,
-    rate_limited,
-)
 from aoai_simulator.requests import Ask
 from aoai_simulator.resource import Call
 from aoai_simulator.timing import Pace
@@ -40,9 +31,9 @@ async def strike(exchange: Exchange, fault: Fault, call: Call) -> None:
         await exchange.break_off("reset", fault["how"])
         return
     reply, pace = _reply(exchange, fault, call)
-    if isinstance(reply, Upgrade):
+    if isinstance(reply, replies.Upgrade):
         await exchange.switch(reply, pace)
-    elif isinstance(reply, Whole):
+    elif isinstance(reply, replies.Whole):
         await _send(exchange, fault, reply, pace)
     else:
         await _stream(exchange, fault, reply, pace)
@@ -50,7 +41,7 @@ async def strike(exchange: Exchange, fault: Fault, call: Call) -> None:
 
 async def _hang(exchange: Exchange, fault: Fault, call: Call) -> None:
     if fault["after_head"]:
-        kind = EVENT_STREAM_TYPE if call.ask is not None and call.ask.stream else JSON_TYPE
+        kind = replies.EVENT_STREAM_TYPE if call.ask is not None and call.ask.stream else replies.JSON_TYPE
         await exchange.connection.stream.write(exchange.head(200, (kind,), None))
     await _for_ever()
 
@@ -60,7 +51,7 @@ async def _for_ever() -> None:
     await asyncio.get_running_loop().create_future()
 
 
-def _reply(exchange: Exchange, fault: Fault, call: Call) -> tuple[Reply, Pace]:
+def _reply(exchange: Exchange, fault: Fault, call: Call) -> tuple[replies.Reply, Pace]:
     """The reply that the fault leaves, and its pace."""
     resource = exchange.listener.resource
     pace = exchange.listener.pace(call)
@@ -72,18 +63,18 @@ def _reply(exchange: Exchange, fault: Fault, call: Call) -> tuple[Reply, Pace]:
     reply = resource.reply(call, asyncio.get_running_loop().time(), time.time())
     if fault.kind == "slow-first-token":
         pace = replace(pace, first_token=fault["seconds"])
-    elif fault.kind == "bad-content-type" and not isinstance(reply, Upgrade):
+    elif fault.kind == "bad-content-type" and not isinstance(reply, replies.Upgrade):
         reply = replace(reply, headers=_retyped(reply.headers, fault["content_type"]))
     return reply, pace
 
 
-def _refusal_in_200(exchange: Exchange, fault: Fault, call: Call, ask: Ask) -> Reply:
+def _refusal_in_200(exchange: Exchange, fault: Fault, call: Call, ask: Ask) -> replies.Reply:
     """The refusal inside a stream; a call that does not stream gets its plain 429."""
     resource = exchange.listener.resource
     who = resource.refused(call)
     seconds = int(fault["retry_after"])
     if not ask.stream:
-        return rate_limited(who, "tokens", seconds, headers=retry_headers(seconds) if seconds else ())
+        return replies.rate_limited(who, "tokens", seconds, headers=retry_headers(seconds) if seconds else ())
     made = resource.made(who.deployment, time.time())
     if ask.operation == message_requests.OPERATION:
         return messages.overloaded_stream(who.model, made.ident)
@@ -97,7 +88,7 @@ def _retyped(headers: Headers, content_type: str) -> Headers:
     return (("content-type", content_type), *others) if content_type else others
 
 
-async def _send(exchange: Exchange, fault: Fault, reply: Whole, pace: Pace) -> None:
+async def _send(exchange: Exchange, fault: Fault, reply: replies.Whole, pace: Pace) -> None:
     stream = exchange.connection.stream
     if reply.status == 200:
         await asyncio.sleep(pace.whole(reply.completion_tokens))
@@ -115,7 +106,7 @@ async def _send(exchange: Exchange, fault: Fault, reply: Whole, pace: Pace) -> N
         exchange.send(reply)
 
 
-async def _stream(exchange: Exchange, fault: Fault, reply: Frames, pace: Pace) -> None:
+async def _stream(exchange: Exchange, fault: Fault, reply: replies.Frames, pace: Pace) -> None:
     reply = refusals.spoiled(reply, fault)
     if fault.kind in ("cut", "stall") and fault.get("how") != "clean":
         await exchange.stream(reply, pace, broken=True)

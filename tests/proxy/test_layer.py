@@ -786,6 +786,7 @@ def test_what_a_bug_sets_free_is_free_for_those_in_line(
 
     in_flight: list[int] = []
     scheduler = here.gateway.engine.scheduler
+    monkeypatch.setattr(here.gateway.waiting, "calls", {"another's": None})
     monkeypatch.setattr(here.gateway.waiting, "changed", lambda: in_flight.append(len(scheduler._in_flight)))
     monkeypatch.setattr(sending, "build_request", bug)
     here.ask()

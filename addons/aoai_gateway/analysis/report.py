@@ -24,15 +24,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.analysis.consumers import (
-    MINUTE,
-    NO_CLIENT,
-    Consumer,
-    consumers_of,
-    figures,
-    quantile,
-    ranked,
-)
+from aoai_gateway.analysis import consumers
 from aoai_gateway.quota.effective_policy import effective_policy
 from aoai_gateway.wire.spans import rfc3339
 
@@ -66,7 +58,7 @@ class Tiers:
         asked, served = record["service_tier_requested"], record["service_tier"]
         if asked is None and served in USUAL:
             return
-        client = record["client"] or NO_CLIENT
+        client = record["client"] or consumers.NO_CLIENT
         deployment = record["asked_deployment"] or record["deployment"] or ""
         found = self._found.setdefault((client, deployment, asked or "", served or ""), _Served())
         found.requests += record["count"] or 1
@@ -106,7 +98,7 @@ class DeploymentLoad:
 
     def add(self, at: float, record: Record) -> None:
         """Count a served call."""
-        minute = int(at // MINUTE)
+        minute = int(at // consumers.MINUTE)
         self.model = self.model or record["model"]
         self.input_at[minute] += max(0, (record["input_tokens"] or 0) - (record["cached_tokens"] or 0))
         self.output_at[minute] += record["output_tokens"] or 0
@@ -123,7 +115,7 @@ def estimate(
     ptu = price.provisioned
     loads = [load.input_at[m] + ptu.output_weight * load.output_at[m] for m in load.input_at]
     # Minutes without a call count, too: units are paid for in all of them.
-    wanted = quantile(loads, share, zeros=minutes - len(loads)) or 0.0
+    wanted = consumers.quantile(loads, share, zeros=minutes - len(loads)) or 0.0
     least = math.ceil(wanted / ptu.tokens_per_minute)
     units = max(ptu.smallest, ptu.smallest + ptu.step * math.ceil((least - ptu.smallest) / ptu.step))
     within = sum(min(each, units * ptu.tokens_per_minute) for each in loads)
@@ -158,12 +150,12 @@ def report(
     """Make the report. ``percentile``: of minutes, for the need and the sizing; above 0, up to 100."""
     loads: dict[str, DeploymentLoad] = {}
     tiers = Tiers()
-    found, span = consumers_of(_watched(records, loads, tiers))
+    found, span = consumers.consumers_of(_watched(records, loads, tiers))
     if throttled_only:
         found = [each for each in found if each.refused or each.dry_run]
     first, last = span if span is not None else (0, -1)
     minutes, share = last - first + 1, percentile / 100
-    rows = [figures(each, minutes, share) | _has(each, config) for each in found]
+    rows = [consumers.figures(each, minutes, share) | _has(each, config) for each in found]
     for row in rows:
         row["peak_minute"] = _time(row["peak_minute"]) if row["peak_minute"] is not None else None
     return {
@@ -195,7 +187,7 @@ def report(
 
 def _time(minute: int) -> str:
     """Write a minute since the epoch as a time."""
-    return rfc3339(minute * MINUTE)
+    return rfc3339(minute * consumers.MINUTE)
 
 
 def _watched(
@@ -209,7 +201,7 @@ def _watched(
         yield at, record
 
 
-def _has(consumer: Consumer, config: Config | None) -> dict[str, int | None]:
+def _has(consumer: consumers.Consumer, config: Config | None) -> dict[str, int | None]:
     """Return the limits per minute that the configuration sets: the smaller one of two."""
     client = config.client_named(consumer.client) if config is not None else None
     tokens: list[int] = []
@@ -236,7 +228,7 @@ def _totals(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return totals
 
 
-def _throttled(consumer: Consumer) -> dict[str, Any]:
+def _throttled(consumer: consumers.Consumer) -> dict[str, Any]:
     minutes = sorted(consumer.refused_at)
     worst = max(minutes, key=lambda minute: consumer.refused_at[minute], default=None)
     return {
@@ -244,8 +236,8 @@ def _throttled(consumer: Consumer) -> dict[str, Any]:
         "deployment": consumer.deployment,
         "refused": sum(consumer.refused.values()),
         "of": consumer.calls,
-        "by_cause": ranked(consumer.refused),
-        "dry_run_by_cause": ranked(consumer.dry_run),
+        "by_cause": consumers.ranked(consumer.refused),
+        "dry_run_by_cause": consumers.ranked(consumer.dry_run),
         "first": _time(minutes[0]) if minutes else None,
         "last": _time(minutes[-1]) if minutes else None,
         "minutes": len(minutes),
@@ -254,7 +246,7 @@ def _throttled(consumer: Consumer) -> dict[str, Any]:
     }
 
 
-def _series(found: list[Consumer], first: int, last: int) -> dict[str, Any]:
+def _series(found: list[consumers.Consumer], first: int, last: int) -> dict[str, Any]:
     width = -(-(last - first + 1) // MOST_BUCKETS)
     count = -(-(last - first + 1) // width)
     tokens: dict[str, list[int]] = {}
@@ -269,7 +261,7 @@ def _series(found: list[Consumer], first: int, last: int) -> dict[str, Any]:
         for minute, amount in consumer.tokens_at.items():
             line[(minute - first) // width] += amount
     return {
-        "starts": [(first + n * width) * MINUTE for n in range(count)],
+        "starts": [(first + n * width) * consumers.MINUTE for n in range(count)],
         "bucket_minutes": width,
         "tokens": tokens,
         "refused": refused,

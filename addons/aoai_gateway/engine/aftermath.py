@@ -20,22 +20,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from aoai_gateway.engine import effects
+from aoai_gateway.engine import effects, failures
 from aoai_gateway.engine.attempt import Attempt, FailureKind, Fault
 from aoai_gateway.engine.call import Call, Outcome
-from aoai_gateway.engine.failures import (
-    broken_by,
-    cause_in_call,
-    content_of,
-    creates_state,
-    is_proof,
-    lacks_capacity,
-    lacks_tier,
-    may_be_clients_path,
-    refuses_us,
-    was_not_taken,
-    way_of,
-)
 from aoai_gateway.engine.routing_request import routing_request_of
 from aoai_gateway.engine.timeouts import completion_bound
 from aoai_gateway.routing.breaker import Break, FailedCall
@@ -88,7 +75,7 @@ class Aftermath:
 
     def _after_failure(self, attempt: Attempt, failed: effects.Failed) -> EffectGenerator[bool]:
         call, shared = self._call, self._shared
-        like = "" if failed.silent else cause_in_call(failed)
+        like = "" if failed.silent else failures.cause_in_call(failed)
         scope = self._hold_against(attempt, failed)
         speed = shared.speeds.get(self._served(attempt.backend))
         if failed.kind is FailureKind.TIMEOUT and attempt.implausible and speed is not None:
@@ -100,7 +87,7 @@ class Aftermath:
             alike = self._alike.setdefault(like, [])
             alike.append((attempt, scope))
             # A call that creates state may have been taken, unless something proves that it was not.
-            if self._is_the_cause(alike) or creates_state(call):
+            if self._is_the_cause(alike) or failures.creates_state(call):
                 yield from self._answer_failure(attempt, like, failed.body)
                 return True
         return False
@@ -124,7 +111,7 @@ class Aftermath:
             if fault is Fault.PATH:
                 scope, attempt.of_client = (
                     (backend.key.endpoint, None),
-                    may_be_clients_path(call, failed.body),
+                    failures.may_be_clients_path(call, failed.body),
                 )
                 mark = f"client {request.client}" if attempt.of_client else mark
             breaks.open(scope, Break(now, now + seconds, failed.reason, call.id, only=mark))
@@ -159,15 +146,15 @@ class Aftermath:
         """Open the breaks that a failure calls for, and note its figures of the backend's capacity."""
         call, request, scheduler, now = self._call, self._request, self._scheduler, self._now
         backend = attempt.backend
-        scope = broken_by(backend, failed)
-        lacking = lacks_capacity(failed)
+        scope = failures.broken_by(backend, failed)
+        lacking = failures.lacks_capacity(failed)
         limits = own_rate_limits(failed.headers) if failed.headers is not None else None
         if limits is not None and lacking and (limits.limit_tokens or math.inf) < call.estimate:
             # The call is too large for it, which shows nothing about others.
             call.too_small = request.too_small = call.too_small | {backend.key}
         elif not self._is_impatience(attempt, failed):
             hint = self._hint(failed)
-            if lacks_tier(failed, request.tier):
+            if failures.lacks_tier(failed, request.tier):
                 # There is room for calls of other tiers, as far as is known.
                 self._break_for_tier(failed, scope, hint)
             else:
@@ -177,7 +164,7 @@ class Aftermath:
                 self._break(attempt, failed, scope, hint)
         if not (lacking and request.cls.may_wait):
             request.tried.add(backend.key)
-        scheduler.ended(request, 0 if was_not_taken(failed) else None, now)
+        scheduler.ended(request, 0 if failures.was_not_taken(failed) else None, now)
         return scope
 
     def _is_impatience(self, attempt: Attempt, failed: effects.Failed) -> bool:
@@ -189,22 +176,30 @@ class Aftermath:
     def _break(self, attempt: Attempt, failed: effects.Failed, scope: Scope, hint: float | None) -> None:
         """Open a break for all, for the call's client, or none yet, as far as there is evidence."""
         call, request, breaks, now = self._call, self._request, self._scheduler.breaks, self._now
-        if refuses_us(failed) and breaks.is_shown_another(scope[0], call.started):
+        if failures.refuses_us(failed) and breaks.is_shown_another(scope[0], call.started):
             return  # it refuses a key that was mended since
         finding = Finding.FOR_ALL
-        if not lacks_capacity(failed):
-            witness = Witness(call.id, request.client, content_of(call), now, is_proof(failed, hint))
-            finding = self._scheduler.suspicions.hear(scope, way_of(failed), witness)
+        if not failures.lacks_capacity(failed):
+            witness = Witness(
+                call.id, request.client, failures.content_of(call), now, failures.is_proof(failed, hint)
+            )
+            finding = self._scheduler.suspicions.hear(scope, failures.way_of(failed), witness)
         if finding is Finding.FOR_CLIENT and len(self._config.clients) > 1:
             seconds = request.cls.breaks.length(hint)
             mark = f"client {request.client}"
             reason = f"{failed.reason} (for calls of {request.client} only)"
-            refused = refuses_us(failed)
+            refused = failures.refuses_us(failed)
             breaks.open(scope, Break(now, now + seconds, reason, call.id, only=mark, refuses_us=refused))
         elif finding is not Finding.SUSPICION:
             lengths = {cls.name: cls.breaks for cls in self._config.priority_classes}
             told = FailedCall(
-                scope, now, hint, failed.reason, call.id, lacks_capacity(failed), refuses_us(failed)
+                scope,
+                now,
+                hint,
+                failed.reason,
+                call.id,
+                failures.lacks_capacity(failed),
+                failures.refuses_us(failed),
             )
             opened = breaks.open_for(told, lengths)
             attempt.break_seconds, attempt.scope = opened[request.cls.name], scope
@@ -213,11 +208,11 @@ class Aftermath:
     def _hint(self, failed: effects.Failed) -> float | None:
         if failed.headers is None:
             return None
-        if refuses_us(failed):
+        if failures.refuses_us(failed):
             return self._config.breaks.ceiling_seconds
         hint = retry_hint(failed.headers, failed.body, failed.now + self._call.unix_offset)
         attempt = self._call.attempt
-        if hint and attempt is not None and attempt.spillover is not None and lacks_capacity(failed):
+        if hint and attempt is not None and attempt.spillover is not None and failures.lacks_capacity(failed):
             # It is the time of the standard deployment; the provisioned one drains all the while.
             return min(hint, self._config.breaks.default_seconds)
         return hint

@@ -18,15 +18,9 @@ from mitmproxy.addons import export
 from mitmproxy.log import ALERT
 from mitmproxy.utils import asyncio_utils
 
-from aoai_gateway.inspect import compare, snippets
+from aoai_gateway.inspect import compare, picked_views, snippets
 from aoai_gateway.inspect.call_code import written
 from aoai_gateway.inspect.client_replay import play
-from aoai_gateway.inspect.picked_views import (
-    ComparisonContentview,
-    SnippetContentview,
-    StoryContentview,
-    story,
-)
 from aoai_gateway.inspect.replays import aimed, places
 from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.runtime.mitmproxy_host import command, is_unset
@@ -60,10 +54,10 @@ class GatewayCommands:
         if is_unset(ctx.options, "web_columns"):
             ctx.options.update(web_columns=list(COLUMNS))
         if "story" not in contentviews.registry:
-            contentviews.add(StoryContentview())
-            contentviews.add(ComparisonContentview())
+            contentviews.add(picked_views.StoryContentview())
+            contentviews.add(picked_views.ComparisonContentview())
             for language in snippets.FORMATS:
-                contentviews.add(SnippetContentview(language, partial(written, language)))
+                contentviews.add(picked_views.SnippetContentview(language, partial(written, language)))
         for name, theirs in EXPORTS.items():
             export.formats[theirs] = partial(written, name)
 
@@ -75,7 +69,7 @@ class GatewayCommands:
 
         For the flow of a failed attempt, it is the story of its call.
         """
-        told = story(flow) or self._story_of_call(flow)
+        told = picked_views.story(flow) or self._story_of_call(flow)
         if not told:
             raise exceptions.CommandError(
                 "No story was kept of this flow: it is still running, or was recorded without an inspector."
@@ -87,7 +81,7 @@ class GatewayCommands:
         if call is None or view is None:
             return []
         same = (each for each in view if each.metadata.get("gateway_call") == call)
-        return next((told for each in same if (told := story(each))), [])
+        return next((told for each in same if (told := picked_views.story(each))), [])
 
     # --- a call as code ----------------------------------------------------------------------------------
 

@@ -106,13 +106,16 @@ class EngineDriver:
         assert self._run is not None
         gateway = self._here.gateway
         while True:
+            effect: effects.Effect | None
             try:
                 effect = next(self._run) if result is None else self._run.send(result)
             except StopIteration:
+                effect = None
+            if gateway.waiting.calls:
                 gateway.waiting.changed()
-                return None
-            gateway.waiting.changed()
             match effect:
+                case None:
+                    return None
                 case effects.ParseBody():
                     result = yield from self._parse(effect)
                 case effects.CountTokens():
@@ -273,7 +276,8 @@ class EngineDriver:
         if run is not None:
             # Wherever it stands: what the call still has is free for calls that wait.
             run.close()
-            here.gateway.waiting.changed()
+            if here.gateway.waiting.calls:
+                here.gateway.waiting.changed()
         if call is None or self._written_down:
             return
         self._written_down = True

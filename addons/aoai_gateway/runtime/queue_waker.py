@@ -33,7 +33,7 @@ class QueueWaker:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
-        self._calls: dict[str, tuple[asyncio.Future[None], float]] = {}
+        self.calls: dict[str, tuple[asyncio.Future[None], float]] = {}
         """The future that wakes each call, and the time until which it waits at most."""
         self._asked: asyncio.Handle | None = None
         """The look that is to come since something has changed."""
@@ -46,7 +46,7 @@ class QueueWaker:
         None if that is so already.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._calls[call_id] = (future, until)
+        self.calls[call_id] = (future, until)
         if time.monotonic() < self._rests_until:
             self.changed()
         else:
@@ -59,7 +59,7 @@ class QueueWaker:
 
     def changed(self) -> None:
         """Look whether a call can be released, since something has changed."""
-        if self._calls and self._asked is None:
+        if self.calls and self._asked is None:
             loop, rest = asyncio.get_running_loop(), self._rests_until - time.monotonic()
             self._asked = loop.call_later(rest, self._look) if rest > 0 else loop.call_soon(self._look)
 
@@ -74,7 +74,7 @@ class QueueWaker:
         except Exception as error:
             # No call is to wait for ever: each call finds by itself that there is nothing for it.
             log_exception("in the queue; the waiting calls were sent on.", error)
-            for call_id in list(self._calls):
+            for call_id in list(self.calls):
                 self._wake(call_id)
         took = time.thread_time() - began
         if took >= LONG_LOOK:
@@ -83,11 +83,11 @@ class QueueWaker:
     def _release(self, now: float) -> None:
         for request in self._scheduler.serve_waiting(now):
             self._wake(request.call_id)
-        for call_id in [each for each, (_, until) in self._calls.items() if until <= now]:
+        for call_id in [each for each, (_, until) in self.calls.items() if until <= now]:
             self._wake(call_id)
 
     def _wake(self, call_id: str) -> None:
-        waiting = self._calls.pop(call_id, None)
+        waiting = self.calls.pop(call_id, None)
         if waiting is not None and not waiting[0].done():
             waiting[0].set_result(None)
 
@@ -95,8 +95,8 @@ class QueueWaker:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        at = min((until for _, until in self._calls.values()), default=math.inf)
-        if self._calls:
+        at = min((until for _, until in self.calls.values()), default=math.inf)
+        if self.calls:
             at = min(at, self._scheduler.look_again)
         if at < math.inf:
             pause = max(SHORTEST_PAUSE, at - now)

@@ -13,34 +13,20 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from hiredis import Reader
-from redis.exceptions import (
-    AskError,
-    AuthenticationError,
-    BusyLoadingError,
-    ClusterDownError,
-    InvalidResponse,
-    MasterDownError,
-    MovedError,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    ResponseError,
-    TryAgainError,
-)
+from redis import exceptions
 
 _ERRORS: Final[Mapping[str, type[Exception]]] = {
-    "ASK": AskError,
-    "CLUSTERDOWN": ClusterDownError,
-    "LOADING": BusyLoadingError,
-    "MASTERDOWN": MasterDownError,
-    "MOVED": MovedError,
-    "NOAUTH": AuthenticationError,
-    "NOPERM": NoPermissionError,
-    "NOSCRIPT": NoScriptError,
-    "OOM": OutOfMemoryError,
-    "READONLY": ReadOnlyError,
-    "TRYAGAIN": TryAgainError,
+    "ASK": exceptions.AskError,
+    "CLUSTERDOWN": exceptions.ClusterDownError,
+    "LOADING": exceptions.BusyLoadingError,
+    "MASTERDOWN": exceptions.MasterDownError,
+    "MOVED": exceptions.MovedError,
+    "NOAUTH": exceptions.AuthenticationError,
+    "NOPERM": exceptions.NoPermissionError,
+    "NOSCRIPT": exceptions.NoScriptError,
+    "OOM": exceptions.OutOfMemoryError,
+    "READONLY": exceptions.ReadOnlyError,
+    "TRYAGAIN": exceptions.TryAgainError,
 }
 """The classes of redis-py for errors by their first word; any other is a ResponseError."""
 
@@ -66,7 +52,7 @@ class ReplyReader:
     """
 
     def __init__(self) -> None:
-        self._reader = Reader(protocolError=InvalidResponse, replyError=_error, errors="replace")
+        self._reader = Reader(protocolError=exceptions.InvalidResponse, replyError=_error, errors="replace")
         self._pieces: list[bytes] = []
         """What came since an element of an answer last ended together with a piece."""
         self._end = b"\n"
@@ -81,7 +67,7 @@ class ReplyReader:
             _check_arrays(b"".join((*self._pieces, data)))
         self._size += len(data)
         if self._size > LARGEST_ANSWER:
-            raise InvalidResponse(f"an answer of more than {LARGEST_ANSWER >> 20} MiB")
+            raise exceptions.InvalidResponse(f"an answer of more than {LARGEST_ANSWER >> 20} MiB")
         reader = self._reader
         reader.feed(data)
         answers = []
@@ -108,7 +94,7 @@ def _check_arrays(raw: bytes) -> None:
         if not count.isdigit():
             count = b""
         if kind in b"*~>%" and len(count) > len(str(LARGEST_ARRAY)):
-            raise InvalidResponse(f"an array of {count[:20].decode()} elements")
+            raise exceptions.InvalidResponse(f"an array of {count[:20].decode()} elements")
         if end < 0:
             return
         at = end + 2 + (int(count[:20]) + 2 if kind == b"$" and count else 0)
@@ -118,6 +104,6 @@ def _error(text: str) -> Exception:
     code, _, rest = text.partition(" ")
     kind = _ERRORS.get(code)
     try:
-        return ResponseError(text) if kind is None else kind(rest)
+        return exceptions.ResponseError(text) if kind is None else kind(rest)
     except (ValueError, IndexError):  # where to, of one that has moved, cannot be read
-        return ResponseError(text)
+        return exceptions.ResponseError(text)

@@ -20,15 +20,7 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from aoai_gateway.quota.calendar import Period
-from aoai_gateway.state.budget_file import (
-    INTERVAL,
-    PAUSE_PER_WRITE,
-    PORTION,
-    Entry,
-    encode,
-    read,
-    write_atomically,
-)
+from aoai_gateway.state import budget_file
 
 _EPOCH: Final = date(1970, 1, 1)
 _KEPT: Final = timedelta(days=70)
@@ -48,10 +40,10 @@ def put(url: str, prefix: str, path: Path) -> None:
 
     Raises BudgetFileError, and RedisError if the store does not take it.
     """
-    put_entries(url, prefix, read(path))
+    put_entries(url, prefix, budget_file.read(path))
 
 
-def put_entries(url: str, prefix: str, entries: Iterable[Entry]) -> None:
+def put_entries(url: str, prefix: str, entries: Iterable[budget_file.Entry]) -> None:
     """Put budgets into an empty store, all or none of them. Raises RedisError."""
     with redis.Redis.from_url(url, socket_timeout=STORE_SECONDS) as store, store.pipeline() as all_at_once:
         for client, deployment, of, tokens in entries:
@@ -74,12 +66,12 @@ class BudgetKeeper:
 
     async def run(self) -> None:
         """Write until cancelled."""
-        pause = INTERVAL
+        pause = budget_file.INTERVAL
         while True:
             await asyncio.sleep(pause)
             begun = time.monotonic()
             await self.flush()
-            pause = max(INTERVAL, PAUSE_PER_WRITE * (time.monotonic() - begun))
+            pause = max(budget_file.INTERVAL, budget_file.PAUSE_PER_WRITE * (time.monotonic() - begun))
 
     async def flush(self) -> None:
         """Write the file if it is out of date. What fails is logged once and tried again."""
@@ -98,7 +90,9 @@ class BudgetKeeper:
         self._failing = False
 
     def _write(self, spent: Mapping[_Budget, int]) -> None:
-        write_atomically(self._path, encode((*budget, tokens) for budget, tokens in spent.items()))
+        budget_file.write_atomically(
+            self._path, budget_file.encode((*budget, tokens) for budget, tokens in spent.items())
+        )
 
     async def _spent(self) -> dict[_Budget, int]:
         found: dict[_Budget, int] = {}
@@ -106,7 +100,7 @@ class BudgetKeeper:
             client = unquote(key.decode().removeprefix(f"{self._prefix}:{{").removesuffix("}:budgets"))
             # In portions: all end users of a client are in one hash, and the store serves calls meanwhile. A
             # field may come twice, with another value.
-            async for field, value in self._store.hscan_iter(key, count=PORTION):
+            async for field, value in self._store.hscan_iter(key, count=budget_file.PORTION):
                 words = _text(field).split(" ")
                 if words[-1] == "s" and int(value):
                     deployment, of, _ = words

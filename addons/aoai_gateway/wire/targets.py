@@ -25,16 +25,8 @@ from functools import lru_cache
 from typing import Literal
 from urllib.parse import parse_qsl, quote, unquote, unquote_plus
 
-from aoai_gateway.wire import path_hints
+from aoai_gateway.wire import errors, path_hints
 from aoai_gateway.wire.dialects import ANTHROPIC, OPENAI, Dialect, dialect_of
-from aoai_gateway.wire.errors import (
-    GatewayError,
-    deployment_not_found,
-    invalid_target,
-    method_not_allowed,
-    not_built,
-    not_found,
-)
 from aoai_gateway.wire.operation import Classic, Operation
 from aoai_gateway.wire.operations import (
     CLASSIC_ONLY,
@@ -166,7 +158,7 @@ def _remembered(method: str, path: str, websocket: bool) -> Target:
 
 def _read(method: str, path: str, *, websocket: bool) -> Target:
     if method == "CONNECT" or not path.startswith("/"):
-        raise invalid_target(
+        raise errors.invalid_target(
             "This is a gateway, not a forward proxy: the request target must be a path such as "
             "/openai/v1/chat/completions. Set it as the SDK's endpoint, not as its proxy."
         )
@@ -221,11 +213,11 @@ class _Reader:
             raise _not_ours(self.raw)  # its deployment belongs in the path
         else:
             plain = [method for method, each in operations.items() if not each.websocket]
-            raise method_not_allowed(self.method, sorted(plain or operations))
+            raise errors.method_not_allowed(self.method, sorted(plain or operations))
         if operation.websocket is not self.websocket:
             raise upgrade_required() if operation.websocket else no_websocket_here()
         if self.deployment is not None and not DEPLOYMENT_NAME.fullmatch(self.deployment):
-            raise deployment_not_found(self.deployment)
+            raise errors.deployment_not_found(self.deployment)
         query = self._query()
         return Target(
             operation,
@@ -268,7 +260,7 @@ class _Reader:
         first = self.rest[0] if self.rest else ""
         not_served = NOT_SERVED if self.dialect is OPENAI else {}
         if first in not_served and (self.api == "classic" or first not in CLASSIC_ONLY):
-            raise not_built(not_served[first])
+            raise errors.not_built(not_served[first])
         passes = self.api != "classic" and self.rest and len(self.rest) <= MOST_SEGMENTS
         if not passes or not all(ID.fullmatch(unquote(part)) for part in self.rest):
             raise _not_ours(self.raw)
@@ -278,19 +270,19 @@ class _Reader:
         unknown = TABLES[self.dialect.name].unknown
         operation = unknown.get(self.method)
         if operation is None:
-            raise method_not_allowed(self.method, tuple(unknown))
+            raise errors.method_not_allowed(self.method, tuple(unknown))
         return operation
 
     def _named_in(self, query: list[tuple[str, str]], operation: Operation) -> str | None:
         """Return the deployment that the query names; all parameters that may name it must name the same."""
         named = {value for name, value in query if name in operation.in_query}
         if len(named) > 1:
-            raise invalid_target(
+            raise errors.invalid_target(
                 f"The query names more than one deployment, in {_either(operation.in_query)}."
             )
         for name in named:
             if not DEPLOYMENT_NAME.fullmatch(name):
-                raise deployment_not_found(name)
+                raise errors.deployment_not_found(name)
         return next(iter(named), None)
 
     def _query(self) -> list[tuple[str, str]]:
@@ -300,7 +292,7 @@ class _Reader:
         try:
             return parse_qsl(query, max_num_fields=64)
         except ValueError:
-            raise invalid_target(
+            raise errors.invalid_target(
                 "The query has too many parameters. api-version is the one that matters."
             ) from None
 
@@ -309,16 +301,18 @@ def _either(names: tuple[str, ...]) -> str:
     return " or ".join(f"'{name}'" for name in names)
 
 
-def _not_ours(raw: str) -> GatewayError:
+def _not_ours(raw: str) -> errors.GatewayError:
     """Return the error for an unknown path, with the one that is probably meant."""
     bare = raw.partition("?")[0]
     dialect = dialect_of(bare)
     if dialect is not OPENAI:
-        return not_found(bare, path_hints.hint_below(dialect.root, dialect.base, bare, _PATHS[dialect.name]))
-    return not_found(bare, path_hints.hint(bare, _IN_DEPLOYMENTS, _ELSEWHERE))
+        return errors.not_found(
+            bare, path_hints.hint_below(dialect.root, dialect.base, bare, _PATHS[dialect.name])
+        )
+    return errors.not_found(bare, path_hints.hint(bare, _IN_DEPLOYMENTS, _ELSEWHERE))
 
 
-def unknown_path_refused(target: Target) -> GatewayError:
+def unknown_path_refused(target: Target) -> errors.GatewayError:
     """404: a path that is not in the table, where only those in it may be asked for."""
     return _not_ours(target.with_prefix(""))
 

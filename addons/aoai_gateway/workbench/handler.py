@@ -14,14 +14,7 @@ from aoai_gateway.admin.answers import AnswerHandler
 from aoai_gateway.rerun.case_set import SetError
 from aoai_gateway.rerun.expectations import ExpectationError
 from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.workbench import members, site
-from aoai_gateway.workbench.faults import (
-    BadRequestError,
-    ChildError,
-    ConflictError,
-    EditError,
-    NotFoundError,
-)
+from aoai_gateway.workbench import faults, members, site
 from aoai_gateway.workbench.news import News
 from aoai_gateway.workbench.shape import as_json
 
@@ -50,11 +43,11 @@ PATIENCE = 60.0
 """Seconds for which a page may be behind with reading; then its stream ends."""
 
 _WRONG = (
-    EditError,
+    faults.EditError,
     SetError,
     ExpectationError,
-    ChildError,
-    ConflictError,
+    faults.ChildError,
+    faults.ConflictError,
     exceptions.CommandError,
 )
 """What is the user's mistake, or can be told to them."""
@@ -97,20 +90,26 @@ class Handler(AnswerHandler):
     @override
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None))[1]
-        if isinstance(error, NotFoundError):
+        if isinstance(error, faults.NotFoundError):
             self.fail(404, str(error))
         elif isinstance(error, _WRONG):
             self.fail(409, str(error))
         elif isinstance(error, GatewayError):
             self.fail(error.status, error.message)
-        elif isinstance(error, BadRequestError):
+        elif isinstance(error, faults.BadRequestError):
             self.fail(400, str(error))
         else:
             self.fail(status_code, f"{HTTPStatus(status_code).phrase}.")
 
     @override
     def log_exception(self, *args: Any) -> None:
-        expected = (web.HTTPError, NotFoundError, GatewayError, BadRequestError, iostream.StreamClosedError)
+        expected = (
+            web.HTTPError,
+            faults.NotFoundError,
+            GatewayError,
+            faults.BadRequestError,
+            iostream.StreamClosedError,
+        )
         if not isinstance(args[1], (*_WRONG, *expected)):
             logger.error("A bug in the workbench.", exc_info=args)
 
@@ -137,7 +136,7 @@ class Handler(AnswerHandler):
         """Return a call's flow. Raises NotFoundError."""
         flow = self.bench.calls.get(ident)
         if flow is None:
-            raise NotFoundError("The call is no longer here: only so many are kept.")
+            raise faults.NotFoundError("The call is no longer here: only so many are kept.")
         return flow
 
 

@@ -28,26 +28,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.workbench.call_handlers import (
-    CallHandler,
-    CallsHandler,
-    CodeHandler,
-    HeldHandler,
-    HoldHandler,
-    PageHandler,
-    PartHandler,
-    SearchHandler,
-    SetupHandler,
-)
-from aoai_gateway.workbench.run_handlers import (
-    CasesHandler,
-    CheckHandler,
-    CountHandler,
-    RunHandler,
-    SetHandler,
-    SetsHandler,
-    StartRunHandler,
-)
+from aoai_gateway.workbench import call_handlers, run_handlers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,23 +44,23 @@ def rules(bench: Bench, access: Access) -> Sequence[Rule | tuple[Any, ...]]:
     settings = {"bench": bench, "access": access}
     ident = r"([0-9a-f-]{1,64})"
     found = [
-        (r"", PageHandler),
-        (r"/", PageHandler),
-        (r"/api/setup", SetupHandler),
-        (r"/api/calls", CallsHandler),
-        (rf"/api/calls/{ident}", CallHandler),
-        (rf"/api/calls/{ident}/part", PartHandler),
-        (rf"/api/calls/{ident}/code", CodeHandler),
-        (rf"/api/calls/{ident}/(release|drop)", HeldHandler),
-        (r"/api/search", SearchHandler),
-        (r"/api/count", CountHandler),
-        (r"/api/runs", StartRunHandler),
-        (rf"/api/runs/{ident}", RunHandler),
-        (r"/api/hold", HoldHandler),
-        (r"/api/check", CheckHandler),
-        (r"/api/sets", SetsHandler),
-        (r"/api/sets/([^/]{1,80})", SetHandler),
-        (r"/api/sets/([^/]{1,80})/cases", CasesHandler),
-        (r"/([a-z_/]{1,64}\.[a-z]{2,4})", PageHandler),
+        (r"", call_handlers.PageHandler),
+        (r"/", call_handlers.PageHandler),
+        (r"/api/setup", call_handlers.SetupHandler),
+        (r"/api/calls", call_handlers.CallsHandler),
+        (rf"/api/calls/{ident}", call_handlers.CallHandler),
+        (rf"/api/calls/{ident}/part", call_handlers.PartHandler),
+        (rf"/api/calls/{ident}/code", call_handlers.CodeHandler),
+        (rf"/api/calls/{ident}/(release|drop)", call_handlers.HeldHandler),
+        (r"/api/search", call_handlers.SearchHandler),
+        (r"/api/count", run_handlers.CountHandler),
+        (r"/api/runs", run_handlers.StartRunHandler),
+        (rf"/api/runs/{ident}", run_handlers.RunHandler),
+        (r"/api/hold", call_handlers.HoldHandler),
+        (r"/api/check", run_handlers.CheckHandler),
+        (r"/api/sets", run_handlers.SetsHandler),
+        (r"/api/sets/([^/]{1,80})", run_handlers.SetHandler),
+        (r"/api/sets/([^/]{1,80})/cases", run_handlers.CasesHandler),
+        (r"/([a-z_/]{1,64}\.[a-z]{2,4})", call_handlers.PageHandler),
     ]
     return [(f"/workbench{path}", handler, settings) for path, handler in found]
