@@ -1,4 +1,4 @@
-"""Files of records on bad ground: a full disk, a read-only one, a folder that goes, a pipe without a reader."""
+"""Files of records on bad ground: a full disk, a read-only one, a folder that goes, a pipe not read."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def main(words: Sequence[str], load_config: Callable[[str], Config]) -> int:
     except RecordsError as error:
         print(f"aoai-gateway: {error}", file=sys.stderr)
         return 1
-    made |= {"unreadable": reading.unreadable, "passed_over": reading.told(), "untold": reading.untold()}
+    made |= {"unreadable": reading.unreadable, "passed_over": reading.told(), "remarks": reading.remarks()}
     if args.format == "json":
         sys.stdout.write(json.dumps(made, indent=2) + "\n")
     else:
@@ -61,7 +61,7 @@ def _nothing(recording: Recording, reading: Reading) -> str:
     if not reading.read:
         return reading.why_nothing()
     said = f"{counted(recording.left_out, 'record')}, but no call that can be sent again"
-    return ". ".join((said, *reading.untold()))
+    return ". ".join((said, *reading.remarks()))
 
 
 def text(made: dict[str, Any], width: int) -> str:

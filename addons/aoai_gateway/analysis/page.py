@@ -75,7 +75,7 @@ def _body(report: dict[str, Any], most: int) -> Iterator[str]:
 def _remarks(report: Mapping[str, Any]) -> Iterator[str]:
     """Say what was passed over, and what the records do not tell."""
     said = [f"Passed over: {report['passed_over']}."] if report["passed_over"] else []
-    for each in (*said, *report["untold"]):
+    for each in (*said, *report["remarks"]):
         yield f'<p class="note">{_text(each)}</p>'
 
 

@@ -61,6 +61,10 @@ class Reading:
     forms: dict[str, Form] = field(default_factory=dict)
     """Other programs' forms of which records were read, by name."""
     files: list[str] = field(default_factory=list)
+    copies: list[tuple[str, str]] = field(default_factory=list)
+    """Files that begin with the same call as one before: their names, and the other's."""
+    _begins: dict[str, str] = field(default_factory=dict)
+    """By the call with which it begins, the name of a file."""
 
     def pass_over(self, place: str, wrong: str) -> None:
         """Count a line that is no record, or the rest of a capture."""
@@ -75,9 +79,18 @@ class Reading:
             said.append(f"{self.unreadable:,} {lines} no usage record; the first: {self.first_unreadable}")
         return "; ".join(said)
 
-    def untold(self) -> list[str]:
-        """Say of each other program's form that was read what it does not tell."""
-        return [f"From {form.name}. {form.untold}" for form in self.forms.values()]
+    def remarks(self) -> list[str]:
+        """Say what a reader of figures has to know: what counts twice, what other records do not tell."""
+        twice = [
+            f"{path} begins with the same call as {other}: calls that are in both count twice."
+            for path, other in self.copies
+        ]
+        return [*twice, *(f"From {form.name}. {form.untold}" for form in self.forms.values())]
+
+    def begin(self, path: str, call: str | None) -> None:
+        """Note the first call of a file: a copy of another one begins with the same."""
+        if call is not None and self._begins.setdefault(call, path) != path:
+            self.copies.append((path, self._begins[call]))
 
     def meet(self, form: Form) -> None:
         """Note that a row is of this form. Raises RecordsError if another form has its calls, too."""

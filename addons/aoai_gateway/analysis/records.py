@@ -64,14 +64,19 @@ def uncollected() -> Iterator[None]:
 def read(paths: Sequence[Path], selection: Selection, reading: Reading) -> Iterator[tuple[float, Record]]:
     """Yield the wanted records with their times, in the order of the files. Raises RecordsError.
 
-    A path ``-`` is standard input. Each file is read once from its begin to its end, so a pipe will do.
+    A path ``-`` is standard input. Each file is read once from its begin to its end, so a pipe will do, and
+    one that is named twice is read once.
     """
-    for path in paths:
+    for path in dict.fromkeys(paths):
         reading.files.append(str(path))
+        has_begun = False
         try:
             with _opened(path) as file:
                 is_capture = _DUMP.match(file.peek(_LONGEST_LENGTH)) is not None
                 for at, record in (_flows if is_capture else _lines)(path, file, reading):
+                    if not has_begun:
+                        has_begun = True
+                        reading.begin(str(path), record["call"])
                     if selection.wants(record, at):
                         reading.read += 1
                         yield at, record

@@ -1,8 +1,8 @@
 """The report as a document: what the terminal, JSON, CSV and the page all show.
 
 Its members: ``from`` and ``to`` (RFC 3339; the first and the last minute), ``minutes``, ``records``,
-``left_out``, ``unreadable`` (a count), ``passed_over`` (a sentence about these), ``untold`` (sentences: what
-other programs' records do not tell), ``files``, ``percentile``,
+``left_out``, ``unreadable`` (a count), ``passed_over`` (a sentence about these), ``remarks`` (sentences that
+its reader has to know), ``files``, ``percentile``,
 ``totals``, ``consumers`` (`consumers.figures` each, with ``has_tokens_per_minute`` and
 ``has_requests_per_minute``: what the configuration gives it, null: no limit), ``throttled`` (`_throttled`
 each, the most 429s first), ``provisioned`` (`estimate` each), ``service_tiers`` (`Tiers.rows`) and
@@ -166,7 +166,7 @@ def report(
         "left_out": reading.left_out,
         "unreadable": reading.unreadable,
         "passed_over": reading.told(),
-        "untold": reading.untold(),
+        "remarks": reading.remarks(),
         "files": reading.files,
         "percentile": percentile,
         "totals": _totals(rows),

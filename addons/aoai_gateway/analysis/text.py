@@ -73,8 +73,8 @@ def remarks(document: Mapping[str, Any], width: int) -> Iterator[str]:
     """Say what was passed over, and what the records do not tell, in as many lines as that takes."""
     if said := document.get("passed_over"):
         yield from wrap(printable(f"Passed over: {said}"), width)
-    for said in document.get("untold", ()):
-        yield from wrap(said, width)
+    for said in document.get("remarks", ()):
+        yield from wrap(printable(said), width)
 
 
 def _consumers(found: shown.Shown) -> Iterator[Sequence[str]]:
