@@ -11,4 +11,4 @@ from aoai_gateway.app import lifecycle
 from tests.encodings import encodings
 
 encodings()
-lifecycle.load_encodings = encodings
+lifecycle.load_encodings = lambda **_: encodings()

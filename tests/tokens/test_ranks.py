@@ -32,6 +32,15 @@ def test_the_packaged_data_gives_both_encodings(no_network: None) -> None:
     assert loaded.problems == ()
 
 
+def test_a_moment_is_chosen_for_each_stretch_that_holds_up_all_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("tiktoken.Encoding", lambda name, **parts: told.append(f"{name} was built"))
+    load_encodings(environ={}, before_building=lambda: told.append("a moment"))
+    assert told == ["a moment", f"{O200K} was built", "a moment", f"{CL100K} was built"]
+
+
 def test_definitions_are_those_of_tiktoken(
     encodings: Encodings, reference: Mapping[str, tiktoken.Encoding]
 ) -> None:

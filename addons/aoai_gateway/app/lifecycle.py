@@ -18,6 +18,7 @@ from aoai_gateway.app import cut_connections, descriptors, listening, signals, s
 from aoai_gateway.app.drain import Drain
 from aoai_gateway.app.garbage import Garbage
 from aoai_gateway.app.memory import FreeMemory
+from aoai_gateway.app.quiet_moment import QuietMoments
 from aoai_gateway.app.simulators import Simulators
 from aoai_gateway.config.loader import ConfigErrors, Problem
 from aoai_gateway.config.reload import Watch, waits_for_restart
@@ -232,7 +233,9 @@ class Lifecycle:
     async def _load_encodings(self) -> None:
         if self._gateway.counter.encodings.by_name:
             return
-        encodings = await asyncio.to_thread(load_encodings)
+        gateway = self._gateway
+        quiet = QuietMoments(lambda: not gateway.calls)
+        encodings = await asyncio.to_thread(load_encodings, before_building=quiet.wait)
         for problem in encodings.problems:
             logger.warning("%s", problem)
         self._gateway.counter.encodings = encodings

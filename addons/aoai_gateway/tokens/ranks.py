@@ -21,7 +21,7 @@ import hashlib
 import importlib.util
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,12 +97,21 @@ class Encodings:
         return f"Encodings({', '.join(self.by_name) or 'none'}; {len(self.problems)} problems)"
 
 
-def load_encodings(folder: Path | None = None, environ: Mapping[str, str] = os.environ) -> Encodings:
+def _at_once() -> None:
+    """Wait for nothing."""
+
+
+def load_encodings(
+    folder: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+    before_building: Callable[[], None] = _at_once,
+) -> Encodings:
     """Read, check and build every encoding; blocking, for a thread before or beside the start.
 
-    Building holds the GIL (almost 0.2 s at a stretch for o200k_base, measured), so a host that must
-    not stall calls this before it listens, or in another process. Never raises for the state of the disk:
-    encodings that cannot be loaded are in `problems`.
+    Building holds the GIL (almost 0.2 s at a stretch for each, measured), so a host that must
+    not stall calls this before it listens, or in another process; or it waits for a good moment in
+    ``before_building``, which is called before each of these stretches. Never raises for the state of the
+    disk: encodings that cannot be loaded are in `problems`.
     """
     try:
         from tiktoken import Encoding
@@ -117,10 +126,12 @@ def load_encodings(folder: Path | None = None, environ: Mapping[str, str] = os.e
         for path in _candidates(name, definition, folder):
             data = _read(path, definition, rejected)
             if data is not None:
+                parsed = _parse(data)
+                before_building()
                 by_name[name] = Encoding(
                     name,
                     pat_str=definition.pattern,
-                    mergeable_ranks=_parse(data),
+                    mergeable_ranks=parsed,
                     special_tokens=dict(definition.special_tokens),
                 )
                 problems += (f"{name}: {why}; {path} is used instead" for why in rejected)
