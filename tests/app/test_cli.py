@@ -52,7 +52,7 @@ def demo(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def _own_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have all ports free, whatever else runs here."""
+    """Have all ports free, beside any process that runs here."""
     monkeypatch.setattr(start_checks, "ports", lambda config: ([], []))
 
 
