@@ -225,7 +225,7 @@ class Trace:
         """Check what holds for every call."""
         call, kinds = self.call, [type(effect) for _, effect in self.effects]
         finals = [kind for kind in kinds if kind in (Deliver, Return, Reject)]
-        assert len(finals) == 1 or (self.gone and not finals), "one answer, unless nobody waits for it"
+        assert len(finals) == 1 or (self.gone and not finals), "one answer, unless its client has gone"
         after = kinds[kinds.index(finals[0]) + 1 :] if finals else []
         late = 2 if call.unproven else 0
         assert len(after) <= 2 + late, "a booking of tokens and one of money end; one is made late"

@@ -292,7 +292,7 @@ class Resource:
         if isinstance(sent, Whole):
             return sent
         name = target.deployment if target.deployment is not None else sent.fields.get("model")
-        deployment = self.deployments.get(name) if isinstance(name, str) else None
+        deployment = self.deployment(name) if isinstance(name, str) else None
         if deployment is None:
             return replies.deployment_not_found()
         if not models.supports(deployment.spec.model, target.operation):
@@ -320,7 +320,7 @@ class Resource:
         if parts[0] in WITH_MODEL:
             sent = read_sent(content_type, request.body)
             model = sent.fields.get("model") if isinstance(sent, Sent) else None
-            if isinstance(model, str) and model not in self.deployments:
+            if isinstance(model, str) and self.deployment(model) is None:
                 return replies.deployment_not_found()
         return self.things.answer(request.method, parts, query, content_type, request.body, int(unix_time))
 

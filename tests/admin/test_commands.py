@@ -186,7 +186,7 @@ def test_the_kinds_are_those_that_can_be_switched() -> None:
 
 
 def test_they_start_quickly() -> None:
-    """At three in the morning nobody waits for a proxy to be imported that is not needed."""
+    """At three in the morning an operator does not wait for the import of a proxy that is not needed."""
     code = (
         "import sys; from aoai_gateway.app import cli; cli.main(['status', '--url', 'x']); "
         "print([name for name in ('mitmproxy', 'pydantic', 'tornado') if name in sys.modules])"

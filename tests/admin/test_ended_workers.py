@@ -1,4 +1,4 @@
-"""Counters of several workers only grow, whatever becomes of the workers."""
+"""Counters of several workers only grow, also when workers end or are killed."""
 
 from __future__ import annotations
 

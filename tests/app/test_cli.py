@@ -52,7 +52,7 @@ def demo(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def _own_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have all ports free, whatever else runs here."""
+    """Have all ports free, beside any process that runs here."""
     monkeypatch.setattr(start_checks, "ports", lambda config: ([], []))
 
 
@@ -275,7 +275,10 @@ def test_a_port_in_use_is_said(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert cli.main([command, "--config", str(demo), "--port", str(port)]) == 1
-    assert f"127.0.0.1:{port} is in use by another process" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert f"127.0.0.1:{port} is in use by another process" in err
+    # The next one after 8080 is the page's of mitmweb.
+    assert err.endswith(f"--port {(port + 1) % 65535 + 1}\n")
     assert not hosts.served
     assert not hosts.web
 

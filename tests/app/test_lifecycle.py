@@ -1,4 +1,4 @@
-"""The watcher of the configuration goes on, whatever it meets."""
+"""The watcher of the configuration goes on after each exception."""
 
 from __future__ import annotations
 

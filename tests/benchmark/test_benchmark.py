@@ -139,7 +139,7 @@ def test_recorded_calls_are_sent_again_as_they_came(
     assert len(now) == len(then)
     assert sorted(each["input_tokens"] for each in now) == sorted(each["input_tokens"] for each in then)
     assert made["calls"] == len(now)
-    # Times are those at which calls were due, whatever this machine was busy with.
+    # Times are those at which calls were due, also on a busy machine.
     assert span(now) == pytest.approx(span(then) / 2, abs=0.002)
 
 

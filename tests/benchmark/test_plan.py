@@ -1,4 +1,4 @@
-"""What is sent, and when, whatever becomes of it."""
+"""The calls that are sent, and when, with any answers."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 _LABEL = base64.b64encode(
     b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 1024, 1024, 8, 2, 0, 0, 0) + bytes(40_000)
 ).decode()
-"""The head of a picture of 1024 × 1024, and nothing in it: nobody looks further."""
+"""The head of a picture of 1024 × 1024, and nothing in it: no reader looks further."""
 
 SYSTEM = """\
 You are the support assistant of Contoso Outdoor.

@@ -38,7 +38,7 @@ class MitmwebPage:
         socket.on("framereceived", lambda frame: self._messages.append(str(frame)))
 
     def read_all(self) -> str:
-        """Return what the page was told, whatever it has fetched so far, and what is in it now."""
+        """Return what the page was told, beside what it has fetched so far, and what is in it now."""
         # Chromium does not keep the bodies: they are fetched again.
         fetch = "url => fetch(url).then(answer => answer.text())"
         bodies = [self.page.evaluate(fetch, url) for url in sorted(self._fetched)]

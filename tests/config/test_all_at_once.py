@@ -1,4 +1,4 @@
-"""Everything that is wrong is told at once, whatever else is wrong, and nothing that only follows from it."""
+"""All errors are told at once, beside any others, and none that only follows from another."""
 
 from collections.abc import Callable
 from pathlib import Path

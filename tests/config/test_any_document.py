@@ -1,4 +1,4 @@
-"""Whatever people write: a configuration comes out, or problems do; never anything else, never a secret."""
+"""Any document: a configuration comes out, or problems do; no other exception, and never a secret."""
 
 from copy import deepcopy
 from pathlib import Path

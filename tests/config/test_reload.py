@@ -1,4 +1,4 @@
-"""Saving is noticed once, when it is whole, whatever the editor or Kubernetes does."""
+"""Saving is noticed once, when it is whole, in each way that editors and Kubernetes save."""
 
 import os
 from pathlib import Path

@@ -51,7 +51,7 @@ def test_what_policies_say_holds_for_every_spelling(pools: tuple[dict[str, list[
         assert may_use(client, name)
         policy = effective_policy(made, client, name)
         assert policy.has_limit_here
-        assert policy.quotas == quotas_of(client), "one account, whatever the spelling"
+        assert policy.quotas == quotas_of(client), "one account, for each spelling"
         assert policy.request_limits.n == 2
     assert may_use(client, "O1-mini")
     assert not may_use(client, "gpt-4")

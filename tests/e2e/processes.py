@@ -189,7 +189,7 @@ class Process:
         return self.wait(seconds)
 
     def kill(self) -> None:
-        """End it and whatever it has started, at once; harmless when it has ended."""
+        """End it and its children, at once; harmless when it has ended."""
         if self.exit_code is None:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(60)

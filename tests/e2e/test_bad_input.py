@@ -45,7 +45,7 @@ def pair(host: Host, tmp_path_factory: pytest.TempPathFactory, home: Path) -> It
 
 @pytest.fixture
 def gateway(pair: Pair) -> Iterator[Gateway]:
-    """The module's gateway; whatever a test does to it, no backend hears of it, and it goes on serving."""
+    """The module's gateway; no backend hears of what a test does to it, and it goes on serving."""
     gateway, simulator = pair
     simulator.reset()
     before = len(gateway.stdout)
@@ -542,7 +542,7 @@ def test_a_broken_chunk(gateway: Gateway, chunk: bytes) -> None:
 
 @pytest.mark.each_host
 def test_chunks_and_trailers(pair: Pair) -> None:
-    """A body in chunks is fine; what comes after it is nobody's business, least of all a backend's."""
+    """A body in chunks is fine; what comes after it reaches no backend."""
     gateway, simulator = pair
     simulator.reset()
     chunks = b"".join(b"%x;ext=1\r\n%s\r\n" % (len(part), part) for part in (BODY[:10], BODY[10:]))

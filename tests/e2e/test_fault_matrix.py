@@ -1,4 +1,4 @@
-"""Each fault of the simulator ends as docs/reference/faults.md says, whatever else is the matter.
+"""Each fault of the simulator ends as docs/reference/faults.md says, in each setting.
 
 All of the matrix, which takes some minutes: ``python -m tests.e2e.fault_matrix``.
 """

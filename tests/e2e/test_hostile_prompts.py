@@ -1,8 +1,8 @@
-"""Requests made to keep a gateway busy: answered in bounded time, and nobody else waits for them.
+"""Requests made to keep a gateway busy: answered in bounded time, and no other client waits for them.
 
 A stall is a time in which the gateway's event loop did nothing else. It is measured in the gateway, from the
 first byte of a request to the last one of its answer. On a busy machine the loop also waits for a processor;
-so a stall counts only as far as the gateway's process used one meanwhile, on whatever thread. What is left of
+so a stall counts only as far as the gateway's process used one meanwhile, on any thread. What is left of
 the machine's noise is not there every time, and what a request causes is: the best of a few attempts counts.
 """
 
@@ -97,7 +97,7 @@ class Watched(NamedTuple):
         return answer, seconds, self.longest_stall(begun)
 
     def stalls_no_other_call(self, body: bytes, status: int, key: str = CLIENT_KEY) -> None:
-        """Send a request until it has been seen to hold up nobody; fails if it always does."""
+        """Send a request until it has been seen to hold up no other; fails if it always does."""
         worst = []
         for _ in range(ATTEMPTS):
             answer, seconds, stall = self.send(body, key)

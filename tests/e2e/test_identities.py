@@ -55,7 +55,7 @@ def where(answer: Answer) -> str:
 def test_a_token_that_expires_in_the_middle_of_load_fails_no_call(
     simulator: Simulator, start_gateway: Callable[..., Gateway], imds: IdentityServer
 ) -> None:
-    imds.seconds = 16.0  # renewed after 8 s, and shown to nobody any more after 11 s
+    imds.seconds = 16.0  # renewed after 8 s, and shown to no backend any more after 11 s
     gateway = start_gateway(config=signed_in(simulator, "sweden", "france"), env=env(imds))
     found: list[str] = []
     over = threading.Event()

@@ -1,4 +1,4 @@
-"""No token, key or assertion in anything that a gateway writes which does without keys in its configuration.
+"""No token, key or assertion in any output of a gateway that does without keys in its configuration.
 
 One gateway per host signs in to its endpoints with a managed identity, a workload identity and a key in a
 file; its clients come with verified tokens, tokens that are passed on, and a key that is known as a hash.

@@ -1,4 +1,4 @@
-"""Plugins: the shipped example on both hosts, and what an event costs that nobody listens to."""
+"""Plugins: the shipped example on both hosts, and what an event costs that has no listener."""
 
 from __future__ import annotations
 

@@ -370,7 +370,7 @@ def test_over_its_tokens_a_client_gets_429_and_the_exact_time(stage: Stage) -> N
     # It was admitted before the backend took its half of a second.
     assert_hint(answer, begun, 59.5)
     assert answer.headers["x-ratelimit-remaining-tokens"] == str(200 - used)
-    # What fits is still served: nobody is locked out by what was refused.
+    # What fits is still served: a refusal locks no client out.
     assert stage.ask("few-tokens", max_tokens=20).status == 200
 
 

@@ -1,6 +1,6 @@
 """Quotas end to end: reserved, settled with what the backend counted, exact in what a client is told.
 
-One gateway serves them all: every test has a client of its own, with limits that nobody else uses up.
+One gateway serves them all: every test has a client of its own, with limits that no other test uses up.
 """
 
 from __future__ import annotations

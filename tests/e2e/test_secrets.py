@@ -1,4 +1,4 @@
-"""No key and no token in anything that the gateway writes, whatever happens to a call.
+"""No key and no token in any output of the gateway, at each end of a call.
 
 One gateway per host gets traffic of all kinds, with everything turned on that writes. Afterwards all that it
 wrote is searched for all secrets, whole and in part, plain and encoded.

@@ -106,7 +106,7 @@ def share_one_budget(two: Two, crowd: str) -> None:
     assert [answer.status for answer in last] == [429, 429]
     left = {int(answer.headers["x-ratelimit-remaining-tokens"]) for answer in last}
     assert left == {limit - spent}, "both know it to the token"
-    assert min(served) >= 1, "nobody starves"
+    assert min(served) >= 1, "no client starves"
     shares = Counter(number for number, records in enumerate(found) for r in records if r["charged_tokens"])
     assert min(shares.values()) > 0.2 * sum(shares.values())
 

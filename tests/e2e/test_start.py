@@ -1,4 +1,4 @@
-"""Before the gateway is up: never an open proxy; and with a wrong configuration, nobody is ever served."""
+"""Before the gateway is up: never an open proxy; and with a wrong configuration, no client is ever served."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def attempts_to_get_through(port: int) -> list[bytes]:
 
 
 def ask(port: int, data: bytes) -> bytes | None:
-    """Send bytes and read what comes until the end; None if nobody listens.
+    """Send bytes and read what comes until the end; None if no process listens.
 
-    A process that is just starting may listen and have no time for whoever has connected.
+    A process that is just starting may listen and have no time for a connection.
     """
     try:
         with socket.create_connection(("127.0.0.1", port), START_SECONDS) as connection:

@@ -278,7 +278,7 @@ def test_a_call_that_creates_state_is_not_repeated_if_its_fate_is_unknown(
 
 
 def test_a_call_that_creates_state_goes_out_on_a_connection_that_cannot_have_been_idle() -> None:
-    # On a reused one nobody would know whether a drop came before or after the call was taken.
+    # On a reused one it would be unknown whether a drop came before or after the call was taken.
     trace = world("a", "b").script(a=[IDLE_CLOSED, OK]).call(BACKGROUND, path=RESPONSES)
     assert [send.fresh for send in trace.sent] == [True]
 

@@ -56,7 +56,8 @@ def test_a_bound_is_clamped_and_added() -> None:
 
 @pytest.mark.parametrize("failure", [Answer(529), Refuse(status=529)])
 def test_overload_is_want_of_capacity(failure: Any) -> None:
-    """It breaks at once, as no call can cause it, and is replayed whatever the call leaves behind."""
+    """It breaks at once, as no call can cause it, and is replayed also for a call that leaves state
+    behind."""
     here = world("a", "b").script(a=failure)
     assert call(here, stream=True).sends == ["a@a", "b@b"]
     assert here.in_break("a") is not None

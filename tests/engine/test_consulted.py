@@ -1,4 +1,4 @@
-"""Calls about whose backend somebody else has a say, and that must wait for one."""
+"""Calls whose backend a plugin has a say in, and that must wait for one."""
 
 from __future__ import annotations
 

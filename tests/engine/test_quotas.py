@@ -47,7 +47,7 @@ def hold(there: World, tokens: int, limit: int = 1000) -> Reservation:
 
 
 def spend_all(there: World, team: Client) -> None:
-    """Use up the team's quota, whatever it is in."""
+    """Use up the team's quota, in tokens, requests or money."""
     quota = Quota(None, team.max_tokens_per_minute, team.max_requests_per_minute, team.max_tokens_per_day)
     other = Reservation("all of it", "team", (quota,), 1000, 1)
     assert there.counters.reserve(other, there.now + there.unix_offset).admitted

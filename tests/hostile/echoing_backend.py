@@ -23,7 +23,7 @@ JSON = ("content-type", "application/json")
 
 
 def echoes(secret: str) -> list[str]:
-    """The forms in which somebody writes a secret who means no harm."""
+    """The forms in which a server without bad intent writes a secret."""
     return [
         secret,
         quote(secret, safe=""),
@@ -38,7 +38,7 @@ def response(status: str, body: bytes, *fields: tuple[str, str]) -> bytes:
 
 
 def completion(text: str) -> bytes:
-    # As it is: what is in it was escaped by whoever made it.
+    # As it is: what is in it was escaped when it was made.
     message = b'{"role":"assistant","content":"%s"}' % text.encode()
     choice = b'{"index":0,"finish_reason":"stop","message":%s}' % message
     return b'{"id":"x","model":"gpt-4o","choices":[%s]}' % choice

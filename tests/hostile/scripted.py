@@ -1,4 +1,4 @@
-"""A backend that answers with the bytes it is told to, whatever it is asked."""
+"""A backend that answers each request with the bytes it is told to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work that a backend does is counted, whatever its client does with the answer."""
+"""Work that a backend does is counted, also where its client hangs up or does not read."""
 
 from __future__ import annotations
 

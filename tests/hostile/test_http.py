@@ -62,7 +62,7 @@ def running(
 
 @pytest.fixture
 def gateway(running: Gateway, backends: tuple[ScriptedBackend, ScriptedBackend]) -> Iterator[Gateway]:
-    """The module's gateway; whatever is sent to it, it logs no traceback and goes on serving."""
+    """The module's gateway; with any bytes sent to it, it logs no traceback and goes on serving."""
     for backend in backends:
         backend.received.clear()
         backend.answers.clear()

@@ -1,4 +1,4 @@
-"""A credential is there when calls need it, whatever its source does."""
+"""A credential is there when calls need it, also when its source fails or hangs."""
 
 from __future__ import annotations
 

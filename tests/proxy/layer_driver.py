@@ -180,7 +180,7 @@ class Connection:
 
 
 class Other:
-    """Some addon that listens to none of the gateway's events; without any, nobody looks."""
+    """An addon that listens to none of the gateway's events; without any, no flow is looked at."""
 
 
 def listen(gateway: Gateway, *listeners: object) -> None:

@@ -414,7 +414,7 @@ class ReadingHere:
 
 def await_it(hook: commands.StartHook) -> None:
     if isinstance(hook, GatewayAskHook):
-        asyncio.run(hook.data.perform(None))  # type: ignore[arg-type]  # it asks nobody
+        asyncio.run(hook.data.perform(None))  # type: ignore[arg-type]  # it asks no addon
 
 
 @pytest.fixture

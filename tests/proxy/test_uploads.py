@@ -40,7 +40,7 @@ def form(model: str = "gpt", file: bytes = FILE) -> bytes:
 
 def await_it(hook: commands.StartHook) -> None:
     if isinstance(hook, GatewayAskHook):
-        asyncio.run(hook.data.perform(None))  # type: ignore[arg-type]  # it asks nobody
+        asyncio.run(hook.data.perform(None))  # type: ignore[arg-type]  # it asks no addon
 
 
 @pytest.fixture(autouse=True)

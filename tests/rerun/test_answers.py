@@ -1,4 +1,4 @@
-"""What is read of an answer, whatever its form."""
+"""What is read of an answer, in each form."""
 
 from __future__ import annotations
 

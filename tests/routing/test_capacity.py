@@ -88,7 +88,7 @@ class World:
     def _arrive(self, demand: float, arrives: Callable[[Ask], None]) -> None:
         rate = demand * self.tokens_per_minute / 60 / 1300
         when = 0.0
-        # All is drawn now, so that it is the same whatever is done with it.
+        # All is drawn now, so that it is the same in each run.
         while when < self.minutes * 60:
             when += self._random.expovariate(rate)
             prompt, most = self._random.randint(100, 1500), self._random.choice((256, 512, 1024))
@@ -217,7 +217,7 @@ def test_the_same_with_estimates_that_are_off_by_a_tenth(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["payg", "ptu", "undeclared"])
 def test_beside_others_who_take_a_third_unseen_it_is_refused_more_and_wastes_little(kind: str) -> None:
-    """What they send next nobody can know; what they sent, the next answer tells."""
+    """What they send next is unknown; what they sent, the next answer tells."""
     refused, served = refused_and_served(kind, others=0.33)
     assert refused <= 0.25
     assert served >= 0.9
@@ -479,7 +479,7 @@ def test_looking_at_a_capacity_makes_none() -> None:
 
 
 def test_one_burst_of_a_higher_class_does_not_keep_a_provisioned_backend_empty() -> None:
-    """It drains all the time: no more is kept open than that in a few seconds, whatever is expected."""
+    """It drains all the time: no more is kept open than that in a few seconds, for any expectation."""
     size = 60_000
     capacity = Capacity(Declared(tokens_per_minute=size, provisioned=True))
     capacity.begin("1", size, 0)

@@ -41,7 +41,7 @@ def each_can_be_served(_: Ticket) -> bool:
 def served(
     queue: WaitingQueue, now: float = 0.0, can_serve=each_can_be_served, most: int = 10_000
 ) -> list[str]:
-    """Who is served, one after the other, until nobody can be."""
+    """The tickets that are served, one after the other, until none can be."""
     found: list[str] = []
     while len(found) < most and (item := queue.next(now, can_serve)) is not None:
         found.append(item.id)

@@ -1,4 +1,4 @@
-"""Who comes next, and that nobody is forgotten."""
+"""Which client comes next, and that none is forgotten."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable

@@ -1,4 +1,4 @@
-"""The resource without a server: whatever comes in, an answer in AOAI's shape comes out."""
+"""The resource without a server: to any request, an answer in AOAI's shape comes out."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ DEPLOYMENTS = {
 
 @st.composite
 def calls(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
-    """A body that is right but for some fields, which hold anything."""
+    """A body that is right but for some fields, which hold any value."""
     operation = draw(st.sampled_from(sorted(FIELDS)))
     body: dict[str, Any] = {"model": DEPLOYMENTS[operation]}
     for name in FIELDS[operation]:

@@ -73,6 +73,19 @@ def test_a_thing_is_made_found_listed_and_gone(collection: str) -> None:
     assert ask(here, "GET", path)[0] == 404
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("images/generations", {"model": "Brush", "prompt": "a boat"}),
+        ("assistants", {"model": "Chat"}),
+        ("chat/completions", {"model": "CHAT", "messages": [{"role": "user", "content": "hi"}]}),
+    ],
+)
+def test_the_case_of_a_deployments_name_does_not_count(path: str, body: dict[str, Any]) -> None:
+    assert ask(resource(), "POST", path, body)[0] == 200
+    assert ask(resource(), "POST", path, body | {"model": "none"})[0] == 404
+
+
 def test_a_file_comes_back_as_it_was_sent() -> None:
     here = resource()
     _, file = ask(here, "POST", "files", UPLOAD, FORM)

@@ -35,7 +35,7 @@ ANSWERS = {
 
 @asynccontextmanager
 async def listening(answer: bytes) -> AsyncIterator[int]:
-    """Answer whatever comes with the same bytes; gives the port."""
+    """Answer each question with the same bytes; gives the port."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

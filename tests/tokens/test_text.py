@@ -169,7 +169,7 @@ def test_five_hostile_megabytes_take_bounded_time(kind: str, name: str, encoding
     texts = [HOSTILE[kind]()]
     before = time.thread_time()
     tokens, exact = count_texts(encodings.by_name[name], texts)
-    # Some tenths of a second on an idle machine; whatever is quadratic takes minutes.
+    # Some tenths of a second on an idle machine; a quadratic way takes minutes.
     assert time.thread_time() - before < 10 * slowness()
     assert tokens > 0
     assert not exact

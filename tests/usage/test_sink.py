@@ -1,4 +1,4 @@
-"""Where usage records go, whatever happens there."""
+"""Where usage records go, also when that place fails."""
 
 from __future__ import annotations
 

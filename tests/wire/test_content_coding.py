@@ -1,4 +1,4 @@
-"""Codings are undone within a bound, whatever they unfold to."""
+"""Codings are undone within a bound, for any size of the text."""
 
 import gzip
 import time

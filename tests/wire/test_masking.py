@@ -1,4 +1,4 @@
-"""Known secrets are masked, in whatever form and wherever they are cut."""
+"""Known secrets are masked, in each form and cut at each place."""
 
 from __future__ import annotations
 

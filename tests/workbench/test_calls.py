@@ -87,7 +87,7 @@ def test_bodies_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
         calls.response(call(size=10_000))
     assert len(calls) == 2
     calls.response(call(size=100_000))
-    assert len(calls) == 1, "the latest one stays, whatever its size"
+    assert len(calls) == 1, "the latest one stays, at any size"
 
 
 def test_failed_attempts_belong_to_their_call() -> None:

@@ -1,4 +1,5 @@
-"""The HTTP interface, asked for anything: what is wrong is said as 400, 404 or 409, and is never a bug."""
+"""The HTTP interface, asked with any input: a wrong one is answered with 400, 404 or 409, and never with a
+bug."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def _command_first(words: list[str]) -> list[str]:
 
 
 def _check(words: list[str]) -> int:
-    parser = parser_of("check", "Say everything that is wrong with a configuration, and what it amounts to.")
+    parser = parser_of("check", "List the errors of a configuration, and show what the gateway makes of it.")
     add_config_option(parser)
     parser.add_argument("file", nargs="?", help="the file to check (default: as --config)")
     parser.add_argument(

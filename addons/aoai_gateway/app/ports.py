@@ -40,9 +40,9 @@ def refusal(host: str, port: int) -> Refusal | None:
 
 def _refusal(place: str, port: int, error: OSError) -> Refusal:
     if error.errno == errno.EADDRINUSE:
+        other = (port + 1) % 65535 + 1  # after 8080, not 8081: mitmweb has its page there
         return Refusal(
-            f"{place} is in use by another process. "
-            f"Stop that one, or choose another port: --port {port % 65535 + 1}",
+            f"{place} is in use by another process. Stop that one, or choose another port: --port {other}",
             in_use=True,
         )
     if error.errno == errno.EACCES:

@@ -1,4 +1,4 @@
-"""``aoai-gateway benchmark URL``: load of a given shape and rate on an Azure OpenAI, and how it bears it."""
+"""``aoai-gateway benchmark URL``: a load of a given shape and rate, and its answers measured."""
 
 from __future__ import annotations
 

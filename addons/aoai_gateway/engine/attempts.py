@@ -13,6 +13,7 @@ queue, and the attempt is made. Its result is the client's answer, or leads to t
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -138,7 +139,7 @@ class Attempts(Aftermath):
             until <= begun or begun + found.broken_for(request.tried) > until
         )
         # A call that may not wait gets a free backend all the same, if the waiting ones cannot use it.
-        length = cls.wait_length if until > begun else len(request.pool) + 1_000_000
+        length = cls.wait_length if until > begun else sys.maxsize
         if hopeless or not scheduler.join(request, self._config.minimum_shares, max_length=length):
             yield from self._give_up(found, line_full=not hopeless)
             return False

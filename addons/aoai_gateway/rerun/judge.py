@@ -1,4 +1,4 @@
-"""A deployment of one's own as the judge of an answer: the request to it, and what its answer means."""
+"""A deployment as the judge of an answer: the request to it, and the verdict in its answer."""
 
 from __future__ import annotations
 

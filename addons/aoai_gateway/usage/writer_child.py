@@ -126,7 +126,7 @@ class _ToGateway(logging.Handler):
 
 
 class _TroubleWatch:
-    """Tells the gateway what a writer says of itself, whenever that changes."""
+    """Tells the gateway of the trouble that a writer reports, when that changes."""
 
     def __init__(self, trouble: Callable[[], str], voice: _Voice) -> None:
         self._trouble, self._voice, self._told = trouble, voice, ""

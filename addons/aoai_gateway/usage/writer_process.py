@@ -98,7 +98,7 @@ class ProcessWriter:
         return lost
 
     def trouble(self) -> str:
-        """Say what the writer says of itself."""
+        """Return the trouble that the writer reports, empty without any."""
         return self._process.trouble
 
     def hurry(self) -> None:

@@ -2,7 +2,7 @@
 
 Beside it stands how many connections of clients are open.
 
-From then on all that a collection finds is kept until the next signal, whatever asked for it.
+From then on all that a collection finds is kept until the next signal, for each cause of a collection.
 """
 
 import asyncio

@@ -96,7 +96,7 @@ CUT: dict[str, tuple[str, dict[str, Any]]] = {
     "in an event": ("cut", {"events": 5, "mid_event": True}),
     "stall": ("stall", {"events": 5}),
 }
-"""Faults after the first content: nobody can take that back."""
+"""Faults after the first content, which cannot be taken back."""
 
 
 class Got:

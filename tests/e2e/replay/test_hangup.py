@@ -1,4 +1,4 @@
-"""The client hangs up: the backend is free of the call soon, and nobody else is asked."""
+"""The client hangs up: the backend is free of the call soon, and no other one is asked."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.e2e.replay.stage import (
 from tests.e2e.settings import CLIENT_KEY, POOLS
 
 QUIET_SECONDS = 0.1
-"""For how long it is watched that nobody is asked after all."""
+"""The time for which it is watched that no backend is asked after all."""
 
 How = Literal["fin", "rst"]
 

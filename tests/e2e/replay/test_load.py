@@ -96,7 +96,7 @@ def direct_answers(simulator: Simulator) -> list[str]:
 def test_many_streams_at_once(
     gateway: Gateway, simulator: Simulator, sdk: Sdk, usage_path: Path, model: str
 ) -> None:
-    """Some of them after replays: whatever happens, everybody gets the answer to his own prompt."""
+    """Some of them after replays: each client gets the answer to its own prompt."""
     expected = direct_answers(simulator)
     assert len(set(expected)) == STREAMS
     simulator.reset()
@@ -116,7 +116,7 @@ def test_many_streams_at_once(
 @pytest.mark.each_host
 def test_many_calls_on_few_connections(gateway: Gateway, simulator: Simulator, usage_path: Path) -> None:
     def is_well() -> bool:
-        """Whether nobody is trying the first backend any more, after what an earlier test did to it."""
+        """Whether no call is trying the first backend any more, after what an earlier test did to it."""
         answer = gateway.request("POST", FAST.path, key=CLIENT_KEY, json_body=chat())
         return answer.headers["x-gateway-backend"].endswith("@west")
 

@@ -251,7 +251,7 @@ class TestAllOut:
         assert again.status == 429
         assert int(again.headers["retry-after-ms"]) < int(answer.headers["retry-after-ms"])
         assert again.headers.get("x-gateway-attempts", "0") == "0"
-        assert stage.asked() == list(ALL)  # nobody was asked in vain
+        assert stage.asked() == list(ALL)  # no backend was asked in vain
         record = stage.record(lane, 2)
         assert (record["outcome"], record["status"], record["attempts"]) == ("backends_out", 429, [])
 

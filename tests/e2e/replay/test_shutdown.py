@@ -1,4 +1,4 @@
-"""SIGTERM: running streams finish, nobody new is let in, and the process ends in time."""
+"""SIGTERM: running streams finish, no new client is let in, and the process ends in time."""
 
 from __future__ import annotations
 

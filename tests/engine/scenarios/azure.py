@@ -216,7 +216,7 @@ class Azure:
         return Served(self, name, work, tell)
 
     def become(self, endpoint: str, state: State) -> None:
-        """Change how an endpoint behaves; whatever is under way in one that resets is lost."""
+        """Change how an endpoint behaves; calls under way in one that resets are lost."""
         place = self.places[endpoint]
         place.state = state
         if state == "resetting":

@@ -1,4 +1,4 @@
-"""Whatever comes, and whatever backends do: every call ends, and nothing of any is left.
+"""Any traffic, and any behaviour of backends: every call ends, and nothing of any is left.
 
 `Trace.check` and `Traffic.check_nothing_is_left` say what holds. Each seed is another pool, other classes,
 other clients and other trouble.

@@ -137,7 +137,7 @@ def test_a_success_closes_for_its_class_only() -> None:
 def test_probes_that_fail_back_off_up_to_the_ceiling() -> None:
     here = pool("a", classes=[{**CRITICAL, "breaks": {"ceiling_seconds": 16}}])
     here.become("a", "refusing")
-    # A client that asks every second, whatever it is told.
+    # A client that asks every second, against what it is told.
     for n in range(100):
         here.come(n, "critical", patience=0.9)
     here.run()
@@ -191,6 +191,6 @@ def test_a_call_that_finds_the_rest_only_full_keeps_the_break_of_what_is_down() 
     late = here.call("standard", prompt=600, most=199)
     here.run(12)
     assert late.call.status == 502
-    assert here.engine.breaks.on(here.backend("a"), here.now, "standard"), "it is down, whoever asks"
+    assert here.engine.breaks.on(here.backend("a"), here.now, "standard"), "it is down, for every client"
     here.run()
     here.check_nothing_is_left()

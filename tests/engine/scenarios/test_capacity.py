@@ -93,13 +93,13 @@ def test_a_low_class_leaves_the_last_share_free_while_nothing_else_runs(backend:
 
     for n in range(2_500):
         here.on(n / 100, look)
-    # What is left free is there at once, whoever waits.
+    # What is left free is there at once, while others wait.
     for n in range(12):
         here.come(25 + n / 100, "critical", prompt=900, most=100)
     here.run(30)
     assert 0.65 < fullest <= 0.72
     assert all(c.ok and c.call.queue_wait == 0 for c in here.of("critical"))
-    assert here.azure.refusals == 0, "and nobody was ever refused by the backend"
+    assert here.azure.refusals == 0, "and no call was ever refused by the backend"
     here.run()
     here.check_nothing_is_left()
 

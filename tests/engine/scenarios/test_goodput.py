@@ -31,7 +31,7 @@ def test_goodput_when_180_percent_of_the_capacity_are_asked_for(seed: int) -> No
 
 
 def streamed_at_the_hang(asked: Asked, dead: str) -> bool:
-    """Whether its answer was on its way to the client when its endpoint hung: nobody can repeat that."""
+    """Whether its answer was on its way to the client when its endpoint hung: that cannot be repeated."""
     hangs = asked.traffic.begun + HANGS
     for caller in asked.requests:
         attempt = caller.call.attempt

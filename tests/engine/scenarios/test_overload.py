@@ -15,7 +15,7 @@ pytestmark = pytest.mark.one_python
 
 SECONDS = 120.0
 UNLOADED_P95 = 6.2
-"""Seconds of the longest critical answers but for 5 %, when nobody is in the way."""
+"""Seconds of the longest critical answers but for 5 %, when no other call is in the way."""
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

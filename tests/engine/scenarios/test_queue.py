@@ -28,7 +28,7 @@ def full(classes: Any = (CRITICAL, STANDARD, BATCH), **parts: Any) -> Traffic:
         ("ptu", {"tokens_per_minute": limit, "provisioned": True}),
         azure={"ptu@ptu": Deployment(PtuLimits(limit), first_token=0.1, speed=1e6)},
         classes=classes,
-        # Of the lowest class: what it has asked for is kept free for nobody.
+        # Of the lowest class: no room is kept free for what it has asked for.
         clients=[*clients, {"name": "filler", "priority": classes[-1]["name"]}],
         **parts,
     )

@@ -134,7 +134,7 @@ class Caller:
             case Deliver():
                 pass
             case _:
-                raise AssertionError(f"nobody does {effect}")
+                raise AssertionError(f"no driver does {effect}")
 
     def _still(self, what: Callable[[], None]) -> Callable[[], None]:
         """Do something only if the call is still where it is now."""
@@ -297,7 +297,7 @@ class Traffic(Stage):
         self.at(self.begun + seconds, lambda: (what(), None)[1])
 
     def jump(self, seconds: float) -> None:
-        """Let the clock jump: whatever is due in between comes late."""
+        """Let the clock jump: events that are due in between come late."""
         self.now += seconds
 
     def run(self, seconds: float = math.inf) -> Traffic:
@@ -337,7 +337,7 @@ class Traffic(Stage):
         self._wake(caller.call.id)
 
     def changed(self) -> None:
-        """Look whether somebody can be released, once in a turn."""
+        """Look whether a call can be released, once in a turn."""
         if self._stands and not self._asked:
             self._asked = True
             self.at(self.now, self._look)
@@ -436,7 +436,7 @@ class Traffic(Stage):
         """Check that every call has ended and nothing of any is kept."""
         scheduler = self.engine.scheduler
         assert not self.running, "every call ends"
-        assert not self._stands, "nobody waits for ever"
+        assert not self._stands, "no call waits for ever"
         assert not any(len(queue) for _, queue in scheduler.queues())
         assert not scheduler._in_flight
         for _, queue in scheduler.queues():
@@ -445,7 +445,7 @@ class Traffic(Stage):
         for capacity in scheduler.capacities._capacities.values():
             assert not capacity._bookings, "no booking is left"
         for liveness in scheduler._livenesses.values():
-            assert not liveness._pending, "nobody is waited for"
+            assert not liveness._pending, "no call is waited for"
         for half_open in _half_open(self):
             assert not half_open.leases, "no probe is left"
         assert self.counters.open_reservations == 0

@@ -1,4 +1,4 @@
-"""The Completion view: what a person sees of an answer, whatever its form on the wire."""
+"""The Completion view: what a person sees of an answer, in each form on the wire."""
 
 from __future__ import annotations
 
