@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from aoai_gateway.analysis.foreign.form import Form, Row, Unusable, only_attempt, plain_record
 
@@ -32,14 +32,14 @@ _DEPLOYMENT = re.compile(r"/deployments/([^/?]+)")
 def _gateway_record(row: Row) -> tuple[float, dict[str, Any]] | None:
     """Make the record of a row of the gateway's log, alone or with the columns of the other table."""
     at, status, own = row.began(*TIMES), row.count("ResponseCode"), row.count("BackendResponseCode")
-    url = urlsplit(row.text("Url") or "")
+    url = row.url("Url")
     named = _DEPLOYMENT.search(url.path)
     deployment = row.text("DeploymentName") or (unquote(named[1]) if named else None)
     operation = _operation(row.text("OperationId") or "", url.path) or _llm_operation(row)
     if status is None or (operation is None and deployment is None):
         return None  # of another API behind the same gateway
     duration, backend_ms = row.number("TotalTime"), row.number("BackendTime")
-    host = urlsplit(row.text("BackendUrl") or "").hostname or row.text("BackendId")
+    host = row.url("BackendUrl").hostname or row.text("BackendId")
     reached = host is not None and own is not None
     attempt = only_attempt(f"{deployment or ''}@{host}", own, answered_ms=backend_ms, duration_ms=duration)
     refused_here = status >= 400 and own != status
