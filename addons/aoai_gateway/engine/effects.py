@@ -309,7 +309,7 @@ class Ended:
     failed: str = ""
     """How the backend itself has told, in its stream, that it failed: the client has all of that."""
     minted: str | None = None
-    """The digest of a secret that was made (`wire.client_secrets`)."""
+    """The digest of a secret that was made (`wire.secrets`)."""
     state: str | None = None
     """The state that the answer names of what it is about: ``queued``, ``completed``, …"""
 
