@@ -139,11 +139,11 @@ def _lines(path: Path, file: io.BufferedReader, reading: Reading) -> Iterator[tu
 
 
 def _begin(text: io.TextIOBase) -> list[str]:
-    """Read lines up to the first one that is neither blank nor a bracket alone."""
+    """Read lines up to the first one that has more than what is around an array of objects."""
     begin: list[str] = []
     for line in text:
         begin.append(line)
-        if not line.isspace() and line.strip() not in ("[", "{"):
+        if not rows.is_around(line):
             break
     return begin
 
