@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import duckdb
 import pytest
 from mitmproxy.io import FlowWriter
 
+from aoai_gateway.analysis import records as records_module
 from aoai_gateway.analysis.export_command import main
 from aoai_gateway.analysis.parquet import TYPES
 from aoai_gateway.analysis.reading import Reading, Selection
@@ -88,6 +90,35 @@ def test_other_lines_compressed_files_captures_and_older_records(tmp_path: Path)
     assert len(rows(out)) == 3
 
 
+@pytest.mark.parametrize("form", ["utf-16", "gzip without the ending", "a file named -"])
+def test_what_a_report_reads_is_written(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DuckDB itself takes none of these."""
+    text, source, out = json.dumps(record()) + "\n", tmp_path / "usage.jsonl", tmp_path / "usage.parquet"
+    source.write_bytes(text.encode("utf-16") if form == "utf-16" else gzip.compress(text.encode()))
+    if form == "a file named -":
+        monkeypatch.chdir(tmp_path)
+        Path("-").write_text("another one")
+        with source.open("rb") as file:
+            monkeypatch.setattr(records_module, "STDIN_NUMBER", file.fileno())
+            assert main(["-", "-o", str(out)]) == 0
+    else:
+        assert main([str(source), "-o", str(out)]) == 0
+    assert len(rows(out)) == 1
+
+
+def test_a_pipe_with_nothing_that_is_wanted_is_an_empty_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, (json.dumps(record()) + "\n").encode())
+    os.close(writer)
+    monkeypatch.setattr(records_module, "STDIN_NUMBER", reader)
+    out = tmp_path / "usage.parquet"
+    assert main(["-", "--since", "2030-01-01", "-o", str(out)]) == 0
+    os.close(reader)
+    assert rows(out) == []
+
+
 def test_a_time_that_is_wanted(tmp_path: Path) -> None:
     source, out = lines(tmp_path / "usage.jsonl", day()), tmp_path / "usage.parquet"
     since, until = "2026-11-28T09:30", "2026-11-28T09:31"
@@ -117,6 +148,15 @@ def test_a_folder_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.Captu
     source = lines(tmp_path / "usage.jsonl", day())
     assert main([str(source), "-o", str(tmp_path / "none" / "x.parquet")]) == 1
     assert "No such file or directory" in capsys.readouterr().err
+
+
+def test_a_compressed_file_that_is_cut_off_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "usage.jsonl.gz"
+    source.write_bytes(gzip.compress(json.dumps(record()).encode())[:60])
+    assert main([str(source), "-o", str(tmp_path / "x.parquet")]) == 1
+    assert f"{source}: Compressed file ended" in capsys.readouterr().err
 
 
 def test_without_duckdb_the_extra_is_named(

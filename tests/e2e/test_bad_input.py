@@ -666,6 +666,12 @@ def test_any_other_head_needs_a_key(gateway: Gateway, path: str) -> None:
         assert connection.reply(head_only=True).status == 401
 
 
+def test_a_head_of_another_server_is_not_answered_in_its_place(gateway: Gateway) -> None:
+    with Connection(gateway) as connection:
+        connection.send(head("HEAD http://example.com/ HTTP/1.1"))
+        assert connection.reply(head_only=True).status == 400
+
+
 @pytest.mark.each_host
 @pytest.mark.parametrize(
     "path",

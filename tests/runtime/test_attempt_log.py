@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from aoai_gateway.app.log_format import JsonFormatter
 from aoai_gateway.config.models import Client
 from aoai_gateway.engine.attempt import FailureKind, Fault
 from aoai_gateway.runtime.attempt_log import STORM_SECONDS, AttemptLog
+from aoai_gateway.wire.operations import CHAT_COMPLETIONS, EMBEDDINGS
 from tests.engine_driver import KEY_REFUSED, Answer, Fail, throttled, world
 
 
@@ -100,3 +102,27 @@ def test_a_client_that_asks_the_wrong_model_is_no_error_of_the_operators(
         "for. If its other backends do, remove the standin 'a' in aoai.endpoints, at the endpoint 'a'; "
         "else the client means another model."
     )
+
+
+def test_a_path_of_a_clients_own_hides_no_fault_of_the_configuration(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The answer is the same, and so is the reason; whose fault it is differs."""
+    log = AttemptLog()
+    for of_client in (True, True, False, False):
+        missing = failed("404 Resource not found")
+        missing.attempt.fault, missing.attempt.of_client = Fault.PATH, of_client
+        log.log(missing, 0.0)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
+
+
+def test_each_operation_that_an_endpoint_lacks_has_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    log = AttemptLog()
+    for operation in (CHAT_COMPLETIONS, EMBEDDINGS, CHAT_COMPLETIONS):
+        missing = failed("404 Resource not found")
+        missing.attempt.fault = Fault.PATH
+        missing.call.target = replace(missing.call.target, operation=operation)
+        log.log(missing, 0.0)
+    first, second = caplog.messages
+    assert "if it should do chat.completions." in first
+    assert "if it should do embeddings." in second

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aoai_gateway.analysis.reading import Reading, RecordsError, Selection, open_error
+from aoai_gateway.analysis.reading import Reading, RecordsError, Selection
 from aoai_gateway.analysis.records import is_plain, read
 from aoai_gateway.usage.record import SCHEMA
 
@@ -87,7 +87,7 @@ def write(files: Sequence[Path], selection: Selection, output: Path) -> int:
         with duckdb.connect(config=OFFLINE) as connection:
             count = _written(connection, lines, selection, draft, duckdb.Error)
         if not count:
-            _look_for_records(files)
+            _look_for_records(lines, files)
         draft.chmod(0o600)
         draft.replace(output)
         return count
@@ -95,21 +95,19 @@ def write(files: Sequence[Path], selection: Selection, output: Path) -> int:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _look_for_records(files: Sequence[Path]) -> None:
-    """Raise RecordsError if files hold no record at all, selected or not."""
-    reading = Reading()
-    if next(read(files, Selection(), reading), None) is None:
+def _look_for_records(lines: Sequence[Path], files: Sequence[Path]) -> None:
+    """Raise RecordsError if files, of which the lines are, hold no record at all, selected or not."""
+    # A pipe is at its end by now, but its lines are there.
+    if next(read(lines, Selection(), Reading()), None) is None:
+        reading = Reading()
+        next(read(files, Selection(), reading), None)
         raise RecordsError(reading.why_nothing())
 
 
 def _as_lines(file: Path, draft: Path) -> Path:
     """Return a file of lines for a file of records: flows and other programs' rows are made records first."""
     # What cannot be opened is said in the system's words, not in DuckDB's.
-    try:
-        plain = is_plain(file)
-    except OSError as error:
-        raise open_error(file, error) from None
-    if plain:
+    if is_plain(file):
         return file
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT, 0o600), "w") as out:
         out.writelines(json.dumps(record) + "\n" for _, record in read([file], Selection(), Reading()))

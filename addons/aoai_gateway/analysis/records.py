@@ -70,45 +70,55 @@ def read(paths: Sequence[Path], selection: Selection, reading: Reading) -> Itera
     for path in dict.fromkeys(paths):
         reading.files.append(str(path))
         has_begun = False
-        try:
-            with _opened(path) as file:
-                is_capture = _DUMP.match(file.peek(_LONGEST_LENGTH)) is not None
-                for at, record in (_flows if is_capture else _lines)(path, file, reading):
-                    if not has_begun:
-                        has_begun = True
-                        reading.begin(str(path), record["call"])
-                    if selection.wants(record, at):
-                        reading.read += 1
-                        yield at, record
-                    else:
-                        reading.left_out += 1
-        except OSError as error:
-            raise open_error(path, error) from None
-        except (EOFError, zlib.error) as error:
-            raise RecordsError(f"{path}: {error}") from None
+        with _opened(path) as file:
+            is_capture = _DUMP.match(file.peek(_LONGEST_LENGTH)) is not None
+            for at, record in (_flows if is_capture else _lines)(path, file, reading):
+                if not has_begun:
+                    has_begun = True
+                    reading.begin(str(path), record["call"])
+                if selection.wants(record, at):
+                    reading.read += 1
+                    yield at, record
+                else:
+                    reading.left_out += 1
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[io.BufferedReader]:
-    """Open a file for reading, and decompress it if it is compressed."""
-    if path == STDIN:
-        with open(STDIN_NUMBER, "rb", closefd=False) as file:
-            yield file
-        return
-    with path.open("rb") as file:
-        if file.peek(len(_GZIP)).startswith(_GZIP):
-            with gzip.open(file) as unpacked:
-                yield io.BufferedReader(unpacked)
-        else:
-            yield file
+    """Open a file for reading, and decompress it if it is compressed.
+
+    Raises RecordsError if it cannot be read, also later.
+    """
+    try:
+        with open(STDIN_NUMBER, "rb", closefd=False) if path == STDIN else path.open("rb") as file:
+            if file.peek(len(_GZIP)).startswith(_GZIP):
+                with gzip.open(file) as unpacked:
+                    yield io.BufferedReader(unpacked)
+            else:
+                yield file
+    except OSError as error:
+        raise open_error(path, error) from None
+    except (EOFError, zlib.error) as error:
+        raise RecordsError(f"{path}: {error}") from None
+
+
+def _is_utf16(file: io.BufferedReader) -> bool:
+    # PowerShell makes UTF-16 of what it redirects.
+    return file.peek(2)[:2] in (BOM_UTF16_LE, BOM_UTF16_BE)
 
 
 def is_plain(path: Path) -> bool:
-    """Whether a file is one of lines of JSON, as far as its begin tells, and none of another program's."""
-    if not path.is_file():
+    """Whether DuckDB can read a file, as far as its begin tells: lines of JSON, none of another program's.
+
+    Raises RecordsError if it cannot be read.
+    """
+    if path == STDIN or not path.is_file():
         return False
     with _opened(path) as file:
-        if _DUMP.match(file.peek(_LONGEST_LENGTH)):
+        # DuckDB goes by the name.
+        if isinstance(file.raw, gzip.GzipFile) != (path.suffix == ".gz"):
+            return False
+        if _DUMP.match(file.peek(_LONGEST_LENGTH)) or _is_utf16(file):
             return False
         begin = _begin(_text(file))
     first = "".join(begin)
@@ -124,9 +134,8 @@ def is_plain(path: Path) -> bool:
 
 
 def _text(file: io.BufferedReader) -> io.TextIOWrapper:
-    # PowerShell makes UTF-16 of what it redirects.
-    is_utf16 = file.peek(2)[:2] in (BOM_UTF16_LE, BOM_UTF16_BE)
-    return io.TextIOWrapper(file, "utf-16" if is_utf16 else "utf-8", errors="replace")
+    # `_begin` takes the byte order mark away: the codec that does so reads at half the speed.
+    return io.TextIOWrapper(file, "utf-16" if _is_utf16(file) else "utf-8", errors="replace")
 
 
 def _lines(path: Path, file: io.BufferedReader, reading: Reading) -> Iterator[tuple[float, Record]]:
@@ -147,12 +156,11 @@ def _lines(path: Path, file: io.BufferedReader, reading: Reading) -> Iterator[tu
 
 
 def _begin(text: io.TextIOBase) -> list[str]:
-    """Read lines up to the first one that is neither blank nor a bracket alone."""
+    """Read lines up to the first one that has more than what is around an array of objects."""
     begin: list[str] = []
     for line in text:
-        # Here, since the codec that takes the mark away reads at half the speed.
         begin.append(line if begin else line.removeprefix(BYTE_ORDER_MARK))
-        if not line.isspace() and line.strip() not in ("[", "{"):
+        if not rows.is_around(begin[-1]):
             break
     return begin
 

@@ -1,9 +1,9 @@
 """The meaning of a failed attempt: for the backend, for the call, and for the choice of another backend.
 
-- *Which failures are replayed.* 408, 429, 500, 502, 503, 504, 520 to 530, no connection, TLS, a connection
-  dropped before the headers, a deadline; and an answer with 200 that is an error which stands for one of
-  these statuses (a stream's, before its first content). Our own credential refused (401, 403) is our fault,
-  so that is replayed too; the client's own token refused is its answer.
+- *Which failures are replayed.* 408, 429, 500, 502, 503, 504, 520 to 527, 529, 530, no connection, TLS,
+  a connection dropped before the headers, a deadline; and an answer with 200 that is an error which stands
+  for one of these statuses (a stream's, before its first content). Our own credential refused (401, 403) is
+  our fault, so that is replayed too; the client's own token refused is its answer.
 - *Whose fault.* No connection, TLS, a throttle, silence to several calls and Azure's own refusal of our key
   prove by themselves that it is the backend's. Anything else the call may have caused: see
   :mod:`~aoai_gateway.routing.suspicion`. The client's own time-out counts against no backend.

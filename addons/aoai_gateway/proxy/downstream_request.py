@@ -105,7 +105,8 @@ class DownstreamRequest:
             preflight = cors.preflight(here.gateway.cors(), request)
             if preflight is not None:
                 return preflight
-        if request.data.method == b"HEAD":
+        if request.data.method == b"HEAD" and not request.data.scheme:
+            # With a scheme it is a question to a forward proxy, about another server.
             reached = health.answer_reached(request.path)
             if reached is not None:
                 return reached

@@ -9,7 +9,6 @@ from aoai_gateway.engine.attempt import FailureKind, Fault
 from aoai_gateway.engine.failures import OUR_CREDENTIAL_REFUSED
 
 if TYPE_CHECKING:
-    from aoai_gateway.engine.attempt import Attempt
     from aoai_gateway.runtime.stream_hooks import AttemptFailed
 
 logger = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ class AttemptLog:
 
     def log(self, failed: AttemptFailed, now: float) -> None:
         """Take a failed attempt. ``now``: monotonic seconds."""
-        key = failed.attempt.backend.name, _kind(failed.attempt)
+        key = failed.attempt.backend.name, _kind(failed)
         known = self._kinds.get(key)
         if known is not None and now < known[0] + STORM_SECONDS:
             known[1] += 1
@@ -60,7 +59,12 @@ class AttemptLog:
         _log(failed, f"; {more} more like it were not told" if more else "")
 
 
-def _kind(attempt: Attempt) -> str:
+def _kind(failed: AttemptFailed) -> str:
+    attempt, call = failed.attempt, failed.call
+    if attempt.of_client:
+        return f"client {call.client.name}: {attempt.reason}"
+    if attempt.fault in (Fault.PATH, Fault.OPERATION):
+        return f"operation {call.target.operation.name}: {attempt.reason}"
     # These reasons hold measured seconds, so that hardly two of them are equal.
     measured = attempt.failure in (FailureKind.TIMEOUT, FailureKind.CONNECT)
     return attempt.failure.value if measured and attempt.failure is not None else attempt.reason

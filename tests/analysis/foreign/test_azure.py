@@ -113,6 +113,14 @@ def test_whose_429_it_was(
     assert (found["status"], found["outcome"], found["error"]) == (429, outcome, error)
 
 
+@pytest.mark.parametrize(("status", "wanted"), [(0, None), (None, None), (200, 200)])
+def test_a_call_that_its_client_ended(status: int | None, wanted: int | None, tmp_path: Path) -> None:
+    """APIM has no status for a client that was gone before its answer began."""
+    row = GATEWAY | {"ResponseCode": status, "LastErrorReason": "ClientConnectionFailure"}
+    (found,) = of(written(tmp_path, row))
+    assert (found["outcome"], found["status"]) == ("client_gone", wanted)
+
+
 def test_calls_of_other_apis_are_none(tmp_path: Path) -> None:
     row = GATEWAY | {"Url": "https://apim/orders/7", "OperationId": "get-order"}
     assert len(of(written(tmp_path, row, GATEWAY))) == 1

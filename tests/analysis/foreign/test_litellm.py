@@ -111,7 +111,7 @@ def test_a_served_stream(tmp_path: Path) -> None:
     assert [each["backend"] for each in record["attempts"]] == ["gpt-4o-ptu@contoso-sweden.openai.azure.com"]
 
 
-@pytest.mark.parametrize("form", ["csv", "semicolons", "array", "pretty", "page", "utf-16"])
+@pytest.mark.parametrize("form", ["csv", "semicolons", "array", "pretty", "page", "pretty page", "utf-16"])
 def test_each_way_to_export_them_gives_the_same_records(form: str, tmp_path: Path) -> None:
     path, rows = tmp_path / "spend", [SERVED, REFUSED]
     if form in ("csv", "semicolons"):
@@ -119,8 +119,8 @@ def test_each_way_to_export_them_gives_the_same_records(form: str, tmp_path: Pat
     elif form == "utf-16":
         path.write_text(json.dumps(rows), encoding="utf-16")
     else:
-        shape = {"data": rows, "total": 2} if form == "page" else rows
-        path.write_text(json.dumps(shape, indent=2 if form == "pretty" else None))
+        shape = {"data": rows, "total": 2} if form.endswith("page") else rows
+        path.write_text(json.dumps(shape, indent=2 if form.startswith("pretty") else None))
     lines = as_lines(tmp_path / "spend.jsonl", *rows)
     found, wanted = ([*read([each], Selection(), Reading())] for each in (path, lines))
     assert found == wanted

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from aoai_gateway.analysis.foreign.form import Form, Row, Unusable, only_attempt, plain_record
 
@@ -26,23 +26,28 @@ OPERATIONS = {
 }
 """By what the name of an operation, or a path, has in it; the first that fits."""
 
+CLIENT_LEFT = "ClientConnectionFailure"
+"""APIM's reason where the client was gone; without an answer by then, the status is 0 or empty."""
+
 _DEPLOYMENT = re.compile(r"/deployments/([^/?]+)")
 
 
 def _gateway_record(row: Row) -> tuple[float, dict[str, Any]] | None:
     """Make the record of a row of the gateway's log, alone or with the columns of the other table."""
     at, status, own = row.began(*TIMES), row.count("ResponseCode"), row.count("BackendResponseCode")
-    url = urlsplit(row.text("Url") or "")
+    url = row.url("Url")
     named = _DEPLOYMENT.search(url.path)
     deployment = row.text("DeploymentName") or (unquote(named[1]) if named else None)
     operation = _operation(row.text("OperationId") or "", url.path) or _llm_operation(row)
-    if status is None or (operation is None and deployment is None):
+    reason = row.text("LastErrorReason")
+    left = reason == CLIENT_LEFT or status == 0
+    if (status is None and not left) or (operation is None and deployment is None):
         return None  # of another API behind the same gateway
     duration, backend_ms = row.number("TotalTime"), row.number("BackendTime")
-    host = urlsplit(row.text("BackendUrl") or "").hostname or row.text("BackendId")
+    host = row.url("BackendUrl").hostname or row.text("BackendId")
     reached = host is not None and own is not None
     attempt = only_attempt(f"{deployment or ''}@{host}", own, answered_ms=backend_ms, duration_ms=duration)
-    refused_here = status >= 400 and own != status
+    refused_here = not left and status is not None and status >= 400 and own != status
     return at, plain_record(
         at,
         call=row.text("CorrelationId"),
@@ -53,9 +58,9 @@ def _gateway_record(row: Row) -> tuple[float, dict[str, Any]] | None:
         standin=deployment,
         model=row.text("ModelName"),
         streaming=row.flag("IsStreamCompletion"),
-        outcome="rejected" if refused_here else "ok",
-        status=status,
-        error=(row.text("LastErrorReason") or "refused by APIM") if refused_here else None,
+        outcome="client_gone" if left else "rejected" if refused_here else "ok",
+        status=status or None,
+        error=(reason or "refused by APIM") if refused_here else None,
         duration_ms=duration,
         attempts=[attempt] if reached else [],
         region=row.text("Region"),

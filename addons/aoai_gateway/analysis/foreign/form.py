@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
+from aoai_gateway.analysis.record_check import is_time
 from aoai_gateway.usage.record import empty_attempt, empty_record, written_time
 
 NOTHING = frozenset(("", "None", "null", "NULL", "\\N"))
@@ -89,6 +91,13 @@ class Row:
             raise WrongValueError(column)
         return found
 
+    def url(self, column: str) -> SplitResult:
+        """Return the parts of an address; without one, they are empty. Raises WrongValueError."""
+        try:
+            return urlsplit(self.text(column) or "")
+        except ValueError:
+            raise WrongValueError(column) from None
+
     def flag(self, column: str) -> bool:
         """Whether a value is true: ``true``, ``t``, ``1``."""
         return (self.text(column) or "").lower() in ("true", "t", "1")
@@ -104,9 +113,12 @@ class Row:
                 continue
             try:
                 found = datetime.strptime(said, PORTAL_TIME) if "/" in said else datetime.fromisoformat(said)
-                return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
+                at = (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
             except (ValueError, OverflowError):
                 raise WrongValueError(column) from None
+            if not is_time(at):
+                raise WrongValueError(column)
+            return at
         return None
 
     def began(self, *columns: str) -> float:

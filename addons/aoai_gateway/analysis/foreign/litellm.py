@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from aoai_gateway.analysis.foreign.form import Form, Row, only_attempt, plain_record
 
@@ -38,7 +37,7 @@ def _record(row: Row) -> tuple[float, dict[str, Any]]:
     first_ms = _ms(at, first) if streams and first is not None else None
     served = status is not None and status < 400
     model = _without_provider(row.text("model"))
-    host = urlsplit(row.text("api_base") or "").hostname
+    host = row.url("api_base").hostname
     backend = f"{model or ''}@{host or ''}"
     answered = duration if first_ms is None else first_ms
     attempts = [only_attempt(backend, status, answered_ms=answered, duration_ms=duration)]

@@ -16,6 +16,9 @@ LONGEST_CELL = 1 << 28
 _ARRAY = re.compile(r'\s*(?:\{\s*"(?:data|value)"\s*:\s*)?\[\s*[{\]]')
 """What JSON begins with that is one array of objects, or an object around it."""
 
+_AROUND = re.compile(r'\s*(?:\{\s*)?(?:"(?:data|value)"\s*:\s*)?(?:\[\s*)?')
+"""A line of JSON, written to be read, that stands before the first object of such an array, or is blank."""
+
 _COLUMN = re.compile(r"[\w.$-]+(?: \[[^]]*\])?")
 
 
@@ -60,6 +63,11 @@ def of_table(
 def is_array(begin: str) -> bool:
     """Whether a text begins as JSON that is one array of objects."""
     return _ARRAY.match(begin) is not None
+
+
+def is_around(line: str) -> bool:
+    """Whether a line, blank perhaps, may stand before the first object of such an array."""
+    return _AROUND.fullmatch(line) is not None
 
 
 def of_array(lines: Iterable[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
