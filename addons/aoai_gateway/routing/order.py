@@ -236,10 +236,12 @@ def opens(
         skip = _after_failure(request, backend, now, breaks) if has_failures else None
         if skip is not None:
             wait = skip.seconds
-        elif not request.limited or breaks.is_unknown(backend, request.cls.name, now):
+        elif not request.limited:
             return 0.0
         else:
             capacity = state.capacities.of(backend, request.deployment)
+            if breaks.is_unknown(backend, request.cls.name, now, capacity.told_at):
+                return 0.0
             wait = capacity.when(request.tokens, 0.0 if has_deficit else _leaves_free(request), now)
             may_be_first = wait is not None and (soonest is None or wait < soonest) and now + wait < before
             if may_be_first and not has_deficit:
@@ -308,10 +310,10 @@ def _without_room(
     ``left``: what its client leaves to others of its class, if it has had more than its part;
     ``has_deficit``: as in `order`.
     """
-    if state.breaks.is_unknown(backend, request.cls.name, now):
+    capacity = state.capacities.of(backend, request.deployment)
+    if state.breaks.is_unknown(backend, request.cls.name, now, capacity.told_at):
         # A probe is to find out whether a refusal's figures for its capacity still hold.
         return None
-    capacity = state.capacities.of(backend, request.deployment)
     leave_free = 0.0 if has_deficit else _leaves_free(request)
     alone = capacity.when(request.tokens, leave_free, now)
     if alone is None:
