@@ -345,6 +345,11 @@ class Scheduler:
         found = (each.heard for (key, _), each in self._livenesses.items() if key == scope)
         return max(found, default=-math.inf)
 
+    def is_doubtful(self, backend: Backend, now: float) -> bool:
+        """Whether the endpoint of a backend has been silent for so long that others are better."""
+        whole = self._endpoint_livenesses.get(backend.key.endpoint)
+        return whole is not None and whole.is_doubtful(now)
+
     def answered(
         self, request: RoutingRequest, headers: Headers, now: float, sent: float = -math.inf
     ) -> None:

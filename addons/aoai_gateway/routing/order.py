@@ -185,6 +185,10 @@ class RoutingState(Protocol):
     demands: Demands
     client_shares: ClientShares
 
+    def is_doubtful(self, backend: Backend, now: float) -> bool:
+        """Whether others are better for now, since its endpoint is silent."""
+        ...
+
 
 def order(request: RoutingRequest, state: RoutingState, now: float, *, has_deficit: bool = False) -> Order:
     """Order a pool for one call.
@@ -209,6 +213,10 @@ def order(request: RoutingRequest, state: RoutingState, now: float, *, has_defic
         candidates.sort(key=lambda backend: request.lots.get(backend.key, math.inf))
     elif request.strategy == "most_headroom" and len(candidates) > 1:
         candidates.sort(key=lambda backend: -_headroom(request, backend, now, state.capacities))
+    if len(candidates) > 1:
+        doubtful = [backend for backend in candidates if state.is_doubtful(backend, now)]
+        if doubtful:
+            candidates = [backend for backend in candidates if backend not in doubtful] + doubtful
     return Order(tuple(candidates), tuple(skipped))
 
 
