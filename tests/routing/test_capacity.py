@@ -17,6 +17,7 @@ from mitmproxy.http import Headers
 
 from aoai_gateway.routing.backends import Declared, RoutingTable
 from aoai_gateway.routing.capacity import EXPECTED_SECONDS, Capacities, Capacity
+from aoai_gateway.routing.slow_start import REFUSES_WITHIN
 from aoai_gateway.routing.windows import SlidingWindow
 from aoai_gateway.wire.hints import RateLimits, read_rate_limits, retry_hint
 from aoai_simulator import limits as truth
@@ -504,3 +505,60 @@ def test_a_window_has_room_as_soon_as_enough_has_left_it(put: list[tuple[float, 
         for at, amount in sorted(put):
             before.add(amount, at)
         assert before.own(now + wait - 1e-3) > room
+
+
+# --- a provisioned backend of unknown size -----------------------------------------------------------
+
+
+def test_after_a_refusal_a_backend_of_unknown_size_is_sent_a_few_calls_at_a_time() -> None:
+    capacity = Capacity(Declared(provisioned=True))
+    capacity.begin("refused", 1_000, 0)
+    capacity.refused("refused", NOTHING, 6, 0)
+    assert capacity.fits(1_000, 0, 9.7)
+    capacity.begin("1", 1_000, 9.7)
+    assert capacity.when(1_000, 0, 9.7) == pytest.approx(REFUSES_WITHIN)
+    capacity.begin("2", 1_000, 10.2)
+    assert capacity.fits(1_000, 0, 10.2), "two at the second time"
+    assert Capacity(Declared(600, provisioned=True)).fits(1_000, 0, 0), "as ever, where the size is declared"
+
+
+def test_pay_as_you_go_without_headers_is_also_sent_a_few_at_a_time() -> None:
+    capacity = Capacity()
+    capacity.begin("refused", 1_000, 0)
+    capacity.refused("refused", NOTHING, 6, 0)
+    capacity.begin("1", 1_000, 6)
+    assert capacity.when(1_000, 0, 6) == pytest.approx(REFUSES_WITHIN)
+    capacity.learn("1", RateLimits(limit_tokens=100_000, remaining_tokens=90_000), 6.1)
+    capacity.begin("2", 1_000, 6.2)
+    capacity.begin("3", 1_000, 6.2)
+    assert capacity.fits(1_000, 0, 6.2), "its headers tell how large it is"
+
+
+def test_the_tokens_of_refused_calls_teach_no_size() -> None:
+    capacity = Capacity(Declared(provisioned=True))
+    capacity.begin("first", 1_000, 0)
+    capacity.learn("first", RateLimits(utilization=0.9), 0.1)
+    for n in range(50):
+        capacity.begin(str(n), 1_000, 6)
+    capacity.begin("last", 1_000, 6)
+    for n in range(50):
+        capacity.refused(str(n), RateLimits(utilization=1.05), 3, 6.1)
+    assert capacity.limits(6.1)[0] is None, "the last one may have been let in, or may be refused as well"
+    # A bucket of 10,000 has drained a tenth of that, and has 1,000 more in it: of the last call.
+    capacity.learn("last", RateLimits(utilization=0.9), 6.3)
+    assert capacity.limits(6.3)[0] == pytest.approx(10_000)
+
+
+def test_what_was_sent_before_the_size_was_known_counts_when_it_is() -> None:
+    capacity = Capacity(Declared(provisioned=True))
+    capacity.begin("first", 1_000, 0)
+    capacity.learn("first", RateLimits(utilization=0.5), 0.1)
+    capacity.begin("second", 1_000, 6)
+    for n in range(4):
+        capacity.begin(str(n), 1_000, 6.2)
+    capacity.learn("second", RateLimits(utilization=0.5), 6.3)
+    assert capacity.limits(6.3)[0] == 10_000
+    assert capacity.headroom(6.3) == pytest.approx(1 - 0.5 - 0.4 + 0.3 / 60)
+    for n in range(4):
+        capacity.end(str(n), 0, 6.3)
+    assert capacity.headroom(6.3) == pytest.approx(0.5 + 0.3 / 60)

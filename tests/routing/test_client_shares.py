@@ -107,3 +107,41 @@ def test_the_excess_says_how_many_times_its_part_a_client_had() -> None:
     assert shares.excess("batch", "b", 1.0) == shares.excess("batch", "c", 1.0) == 0
     shares.given("batch", "c", 3.0, 400, 0.0)
     assert shares.excess("batch", "c", 1.0) == 0, "a client of weight 3 has half of all, of 6 in all"
+
+
+def sized(*sizes: int, client: str = "a", shares: ClientShares | None = None) -> ClientShares:
+    shares = shares or ClientShares()
+    for size in sizes:
+        shares.asked("batch", client, 1.0, size, 0.0)
+    return shares
+
+
+def test_a_call_above_the_median_of_its_clients_recent_ones_is_large() -> None:
+    shares = sized(100, 200, 300, 400, 500)
+    assert [shares.is_large("batch", "a", size) for size in (100, 300, 301, 500)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert not shares.is_large("batch", "b", 10_000), "of other clients nothing is known"
+    assert not shares.is_large("critical", "a", 10_000)
+
+
+def test_none_is_large_among_few_or_equal_ones() -> None:
+    assert not sized(100, 200, 300, 400).is_large("batch", "a", 400)
+    assert not sized(*[100] * 50).is_large("batch", "a", 100)
+
+
+def test_what_counts_is_what_a_client_sent_last() -> None:
+    shares = sized(*[100] * client_shares.RECENT, *[1_000] * client_shares.RECENT)
+    assert not shares.is_large("batch", "a", 1_000)
+
+
+def test_large_calls_leave_a_part_of_what_the_smaller_ones_of_their_client_ask_for() -> None:
+    shares = sized(100, 100, 100, 300, 400)
+    assert shares.smaller("batch", "a", 1.0) == pytest.approx(client_shares.SMALLER * 300 / 1_000)
+    sized(*[1_000] * 3, client="b", shares=shares)
+    assert shares.smaller("batch", "a", 1.0) == pytest.approx(client_shares.SMALLER * 300 / 4_000)
+    assert shares.smaller("batch", "unknown", 1.0) == shares.smaller("unknown", "a", 1.0) == 0
+    assert shares.smaller("batch", "a", 100.0) == 0, "when none of them has come for a minute"

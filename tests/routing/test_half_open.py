@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.routing.breaker import Break, BreakLengths, Breaks, FailedCall
-from aoai_gateway.routing.half_open import MOST_UNHEARD, REFUSES_WITHIN
+from aoai_gateway.routing.half_open import MOST_UNHEARD
+from aoai_gateway.routing.slow_start import REFUSES_WITHIN
 from tests.engine_driver import config
 
 PTU, PAYGO, OTHER = RoutingTable(config("ptu@a", "paygo@a", "other@b")).backends
@@ -252,6 +253,27 @@ def test_only_the_first_call_after_a_break_is_let_in_with_any_known_room() -> No
     assert not breaks.is_unknown(OTHER, "standard", 4)
 
 
+def test_nor_is_one_where_an_answer_to_a_later_call_has_told_how_full_the_backend_is() -> None:
+    breaks = lacking()
+    assert breaks.is_unknown(PTU, "standard", 4, told_at=-1)
+    assert not breaks.is_unknown(PTU, "standard", 4, told_at=2)
+    assert broken().is_unknown(PTU, "standard", 4, told_at=2), "after another failure, room says nothing"
+
+
+@pytest.mark.parametrize("breaks", [lacking(), broken()], ids=["lacked room", "failed"])
+def test_the_first_calls_of_two_classes_go_one_after_the_other(breaks: Breaks) -> None:
+    assert breaks.may_probe(PTU, "critical", "2", 8)
+    assert breaks.when(PTU, "standard", 8.1) == pytest.approx(REFUSES_WITHIN - 0.1)
+    assert breaks.may_probe(PTU, "standard", "3", 8 + REFUSES_WITHIN), "the first one was not refused"
+
+
+def test_a_class_does_not_wait_for_the_first_call_of_another_that_has_ended() -> None:
+    breaks = broken()
+    assert breaks.may_probe(PTU, "critical", "2", 8)
+    breaks.probe_succeeded(PTU, "critical", "2")
+    assert breaks.may_probe(PTU, "standard", "3", 8.1)
+
+
 def slow_start(breaks: Breaks, seconds: float, *classes: str, since: float = 4.0) -> list[float]:
     """Return when calls are sent if one of each class asks every tenth of a second."""
     sent = []
@@ -267,7 +289,7 @@ def slow_start(breaks: Breaks, seconds: float, *classes: str, since: float = 4.0
 def test_a_backend_that_says_nothing_is_sent_no_more_than_is_believed(classes: tuple[str, ...]) -> None:
     breaks = lacking()
     sent = slow_start(breaks, 4, *classes, since=8)
-    assert len(sent) == MOST_UNHEARD, "of all classes together"
+    assert MOST_UNHEARD <= len(sent) < MOST_UNHEARD + len(classes), "and a class's first one in any case"
     last = sent[-1]
     after = slow_start(breaks, 11, *classes, since=12)
     assert 2 * len(classes) <= len(after) <= 3 * len(classes), "then one of each class each lease"
@@ -369,7 +391,8 @@ def test_never_more_probes_than_allowed_and_never_blocked_for_ever(steps: list, 
             breaks.withdraw(tuple(backend.key), call)
         for classes in breaks._probes._half_open.values():
             assert all(len(p.running(now)) <= limit for p in classes.values())
-    assert all(breaks.may_probe(b, cls, "last", now + 200) for b in (PTU, PAYGO) for cls in CLASSES)
+    for n, cls in enumerate(CLASSES):
+        assert all(breaks.may_probe(b, cls, "last", now + 200 + n * REFUSES_WITHIN) for b in (PTU, PAYGO))
 
 
 def test_no_class_waits_longer_than_a_backend_that_lacks_room_says() -> None:

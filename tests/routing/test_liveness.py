@@ -162,3 +162,32 @@ def test_who_has_ended_elsewhere_bears_no_witness_either() -> None:
     there.sent("b", 0, 2.0)
     there.ended("b")
     assert not here.is_lost("a", 100)
+
+
+def test_a_silent_backend_is_doubtful_before_it_is_given_up() -> None:
+    liveness = sent(("a", 0, 10.0), ("b", 5, 10.0))
+    assert not liveness.is_doubtful(11.9)
+    assert liveness.is_doubtful(12), "one of them has waited for longer than the slowest one lately"
+    assert not liveness.is_lost("a", 12)
+    liveness.hear(12.5)
+    assert not liveness.is_doubtful(13)
+
+
+def test_neither_one_call_alone_nor_a_short_silence_makes_it_doubtful() -> None:
+    assert not sent(("a", 0, 1.0)).is_doubtful(1_000)
+    assert not sent(("a", 0, 0.1), ("b", 0, 0.1)).is_doubtful(SHORTEST - 0.01)
+    assert not sent(("a", 0, None), ("b", 0, None)).is_doubtful(1_000), "nothing is known of these"
+
+
+def test_all_of_an_endpoint_is_silent_where_none_of_its_backends_says_anything() -> None:
+    whole = Liveness()
+    ptu, paygo = Liveness(whole), Liveness(whole)
+    for name in "ab":
+        ptu.sent(name, 0, 1.0)
+    assert not ptu.whole_silent
+    assert ptu.is_lost("a", 2)
+    assert ptu.whole_silent
+    assert paygo.whole_silent
+    paygo.hear(3)
+    assert not ptu.whole_silent
+    assert not Liveness().whole_silent

@@ -33,6 +33,11 @@ class State:
     capacities: Capacities
     demands: Demands
     client_shares: ClientShares
+    doubtful: frozenset[str] = frozenset()
+    """Endpoints."""
+
+    def is_doubtful(self, backend: Backend, now: float) -> bool:
+        return backend.endpoint.name in self.doubtful
 
 
 def ordered(
@@ -42,6 +47,7 @@ def ordered(
     capacities: Capacities | None = None,
     demands: Demands | None = None,
     client_shares: ClientShares | None = None,
+    doubtful: frozenset[str] = frozenset(),
     has_deficit: bool = False,
     now: float = 1.0,
     **but: Any,
@@ -54,6 +60,7 @@ def ordered(
         capacities or Capacities(),
         demands or Demands(),
         client_shares or ClientShares(),
+        doubtful,
     )
     return order(request, state, now, has_deficit=has_deficit)
 
@@ -229,6 +236,32 @@ def test_a_client_that_had_more_than_its_share_leaves_room_to_the_others_of_its_
     assert "paygo@a" in names(scarce(**but, has_deficit=True))
 
 
+def test_a_large_call_leaves_room_to_smaller_ones_of_its_client() -> None:
+    low, key = PriorityClass("low", 1, LENGTHS), SCARCE[1].key
+    demands, shares = Demands(), ClientShares()
+    for at in range(60):
+        for size in (100, 500):
+            demands.note(low, {key: size // 20}, float(at))
+            shares.asked(low.name, "team", 1.0, size, float(at))
+    but: dict[str, Any] = {"cls": low, "demands": demands, "client_shares": shares, "now": 60.0}
+    found = scarce(**but, tokens=900)
+    assert causes(found) == {"paygo@a": Cause.KEPT_FREE}
+    assert "smaller calls of its client" in found.skipped[0].reason
+    assert found.soonest is not None
+    assert 0 < found.soonest <= 60
+    assert "paygo@a" in names(scarce(**but, tokens=100))
+    assert "paygo@a" in names(scarce(**but, tokens=900, client="other")), "which has asked for no smaller one"
+    assert "paygo@a" in names(scarce(**but, tokens=900, has_deficit=True))
+    highest = PriorityClass("low", 0, LENGTHS)
+    assert "paygo@a" in names(scarce(**{**but, "cls": highest}, tokens=900))
+
+
+def test_backends_of_an_endpoint_whose_life_is_doubtful_come_last() -> None:
+    assert names(ordered(doubtful=frozenset("a"))) == ["b@b", "c@c", "ptu@a", "paygo@a"]
+    assert names(ordered(doubtful=frozenset("abc"))) == names(ordered())
+    assert names(ordered(pool=POOL[:2], doubtful=frozenset("a"))) == ["ptu@a", "paygo@a"]
+
+
 def test_it_is_not_kept_longer_than_what_they_asked_for_is_remembered() -> None:
     low = PriorityClass("low", 1, LENGTHS)
     backend, demands = SCARCE[1], Demands()
@@ -251,7 +284,8 @@ def test_a_queue_learns_when_a_call_may_be_sent_as_far_as_it_is_soon_enough(data
         demands.note(ANY, {backend.key: data.draw(tokens)}, 20.0)
         demands.note(low, {backend.key: data.draw(tokens)}, 20.0)
     for client in ("team", "other"):
-        shares.asked(low.name, client, 1.0, data.draw(tokens), 20.0)
+        for size in data.draw(st.lists(tokens, min_size=1, max_size=6)):
+            shares.asked(low.name, client, 1.0, size, 20.0)
         shares.given(low.name, client, 1.0, data.draw(tokens), 20.0)
     for key in data.draw(st.sets(st.sampled_from(keys))):
         breaks.open(tuple(key), Break(0, data.draw(st.floats(21, 60)), "429", "1"))

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.breaker import Scope
     from aoai_gateway.wire.errors import GatewayError
 
+SHORTEST_BREAK = 0.1
+"""Seconds of an endpoint's break that is to make it half open."""
+
 _FAULT = "fault"
 """The faults of attempts that failed for a cause that the gateway itself put in."""
 
@@ -204,6 +207,10 @@ class Aftermath:
             opened = breaks.open_for(told, lengths)
             attempt.break_seconds, attempt.scope = opened[request.cls.name], scope
             attempt.breaks = opened
+            if failed.silent and attempt.liveness is not None and attempt.liveness.whole_silent:
+                # What else is there may be well, or not: one call of each class finds out.
+                whole = told._replace(scope=(scope[0], None), hint=SHORTEST_BREAK)
+                breaks.open_for(whole, lengths)
 
     def _hint(self, failed: effects.Failed) -> float | None:
         if failed.headers is None:

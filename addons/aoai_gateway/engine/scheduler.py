@@ -28,7 +28,7 @@ from aoai_gateway.routing.capacity import Capacities
 from aoai_gateway.routing.client_shares import ClientShares
 from aoai_gateway.routing.demand import Demands
 from aoai_gateway.routing.liveness import Liveness
-from aoai_gateway.routing.order import Order, RoutingRequest, opens, order
+from aoai_gateway.routing.order import Order, RoutingRequest, is_large, opens, order
 from aoai_gateway.routing.places import Ticket
 from aoai_gateway.routing.queue import WaitingQueue
 from aoai_gateway.routing.suspicion import Suspicions
@@ -283,11 +283,12 @@ class Scheduler:
         if ticket.cls_rank > lowest and not has_deficit:
             return False
         had_its_share = self._excess(now, ticket) > 0
-        client = request.client if had_its_share else ""
+        leaves_room = had_its_share or is_large(request, self)
+        client = request.client if leaves_room else ""
         kind = (has_deficit, client, request.kind, request.marks if self.breaks.any_for_some else ())
         if request.tokens >= smallest.get(kind, math.inf):
             return False
-        before = min(self.look_again, now + SHARE_SECONDS) if had_its_share else self.look_again
+        before = min(self.look_again, now + SHARE_SECONDS) if leaves_room else self.look_again
         opening = opens(request, self, now, has_deficit=has_deficit, before=before)
         if opening == 0:
             found = self.candidates(request, now, has_deficit=has_deficit)
@@ -343,6 +344,11 @@ class Scheduler:
             return -math.inf if whole is None else whole.heard
         found = (each.heard for (key, _), each in self._livenesses.items() if key == scope)
         return max(found, default=-math.inf)
+
+    def is_doubtful(self, backend: Backend, now: float) -> bool:
+        """Whether the endpoint of a backend has been silent for so long that others are better."""
+        whole = self._endpoint_livenesses.get(backend.key.endpoint)
+        return whole is not None and whole.is_doubtful(now)
 
     def answered(
         self, request: RoutingRequest, headers: Headers, now: float, sent: float = -math.inf

@@ -21,6 +21,7 @@ want it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -240,11 +241,14 @@ class Breaks:
             return False
         return any(self._probes.on(scope, cls) for scope in _scopes(backend))
 
-    def is_unknown(self, backend: Backend, cls: str, now: float) -> bool:
-        """Whether it is half open, and has let in no call of this class since."""
+    def is_unknown(self, backend: Backend, cls: str, now: float, told_at: float = -math.inf) -> bool:
+        """Whether it is half open, and has let in no call of this class since.
+
+        ``told_at``: when the last call was sent whose answer has told how much room there is. It is as good.
+        """
         if self._probes.is_empty:
             return False
-        return any(self._probes.is_unknown(scope, cls, now) for scope in _scopes(backend))
+        return any(self._probes.is_unknown(scope, cls, now, told_at) for scope in _scopes(backend))
 
     # --- half open --------------------------------------------------------------------------------
 

@@ -6,7 +6,8 @@ standard deployment holds each call's prompt and max_tokens in a window of 60 s 
 that: by the usage of other callers, and by limits that were not declared. They lag, and under load they have
 been seen far from the truth; so a figure is believed for a short time only, and never for more room than the
 calls under way leave. A provisioned deployment whose size is not declared is known by its utilisation
-header, and its size is learned (:mod:`~aoai_gateway.routing.ptu_size`). Each refusal
+header, and its size is learned (:mod:`~aoai_gateway.routing.ptu_size`). Until it is known, a refusal lets
+only a few calls at a time go there (:mod:`~aoai_gateway.routing.slow_start`). Each refusal
 that comes nevertheless, since others were faster or the backend counts in another way, widens a margin that
 admitted calls narrow again.
 
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from aoai_gateway.bounded import Bounded
 from aoai_gateway.routing.backends import NOTHING_DECLARED, BackendKey, Declared
 from aoai_gateway.routing.ptu_size import PtuSize
+from aoai_gateway.routing.slow_start import REFUSES_WITHIN, SlowStart
 from aoai_gateway.routing.windows import Bucket, Others, SlidingWindow
 from aoai_gateway.wire.hints import TOKEN_WINDOW_SECONDS
 
@@ -94,7 +96,7 @@ class _Booking(NamedTuple):
     share: float
     poured: float
     all_tokens: int
-    """All tokens that were ever sent there and kept, this call's included."""
+    """All tokens that were ever sent there and kept, this call's included; refused ones never count."""
 
 
 @dataclass(slots=True)
@@ -127,6 +129,9 @@ class Capacity:
         self._margin = 0.0
         self._learned_at = -math.inf
         self._refusal: _Refusal | None = None
+        self._slow_start = SlowStart()
+        self.told_at = -math.inf
+        """When the last call was sent whose answer has told how full it is."""
 
     # --- what happens -----------------------------------------------------------------------------
 
@@ -147,6 +152,7 @@ class Capacity:
         own = self._tokens.own(now)
         self._all_tokens += tokens
         self._bookings[call_id] = _Booking(tokens, now, own, share, self._bucket.poured, self._all_tokens)
+        self._slow_start.sent(now)
 
     def learn(self, call_id: str, limits: RateLimits, now: float) -> None:
         """The head of a call's answer came, and was no refusal. To be reported before `end`."""
@@ -156,12 +162,15 @@ class Capacity:
         if booking is None:
             return
         self._margin = max(0.0, self._margin - MARGIN_FALL)
+        self._slow_start.answered(booking.at)
         if self.provisioned:
             if limits.utilization is not None:
                 self._utilized_at = booking.at
-                self._ptu_size.observe(limits.utilization, booking.all_tokens, booking.at)
+                self.told_at = max(self.told_at, booking.at)
+                self._observe(limits.utilization, booking.all_tokens, booking.at)
                 self._bucket.correct(limits.utilization, booking.at, booking.poured, now)
         elif limits.limit_tokens is not None and limits.remaining_tokens is not None:
+            self.told_at = max(self.told_at, booking.at)
             # The figures are of when the call was admitted. Calls sent at about the same time may have been
             # admitted before it.
             others = limits.limit_tokens - limits.remaining_tokens - booking.own
@@ -175,17 +184,18 @@ class Capacity:
         """
         self._learn_limits(limits, now)
         booking = self._bookings.get(call_id)
-        self.end(call_id, 0, now)
         if booking is None:
             return
+        self._take_back(call_id, booking, now)
+        self._slow_start.refused(now)
         self._margin = min(LARGEST_MARGIN, self._margin + MARGIN_STEP)
         most = TOKEN_WINDOW_SECONDS
         wait = most if retry_after is None else min(max(retry_after, 0.0), most)
         if self.provisioned:
             level = max(limits.utilization or 1.0, 1.0 if retry_after is None else 1.0 + wait / 60)
             self._utilized_at = now
-            if limits.utilization is not None or retry_after is not None:
-                self._ptu_size.observe(level, self._all_tokens, now)
+            if (limits.utilization is not None or retry_after is not None) and not self._awaits_others(now):
+                self._observe(level, self._all_tokens, now)
             self._bucket.correct(level, now, self._bucket.poured, now)
         elif limits.remaining_requests is not None and limits.remaining_requests <= 0:
             wait = min(wait, self._request_window(now))
@@ -202,6 +212,34 @@ class Capacity:
                 self._tokens.others = Others(
                     max(most, self._tokens.others.at(now)), now, now + wait, fades=fades
                 )
+
+    def _take_back(self, call_id: str, booking: _Booking, now: float) -> None:
+        """Give back all that a refused call has counted for, also in what later calls found there."""
+        for other_id, other in reversed(self._bookings.items()):
+            if other_id == call_id:
+                break
+            self._bookings[other_id] = other._replace(
+                poured=other.poured - booking.share, all_tokens=other.all_tokens - booking.tokens
+            )
+        self.end(call_id, 0, now)
+
+    def _awaits_others(self, now: float) -> bool:
+        """Whether calls were sent a moment ago, which may be refused as well, or have been let in."""
+        last = next(reversed(self._bookings.values()), None)
+        return last is not None and now - last.at < REFUSES_WITHIN
+
+    def _observe(self, level: float, all_tokens: int, at: float) -> None:
+        """Learn the size from a level; once it is known, calls that were sent since count in the bucket."""
+        was_known = self._size is not None
+        self._ptu_size.observe(level, all_tokens, at)
+        size = self._size
+        if was_known or size is None:
+            return
+        for call_id, other in self._bookings.items():
+            if other.at > at:
+                share = other.tokens / size
+                self._bucket.pour(share, other.at)
+                self._bookings[call_id] = other._replace(share=share, poured=self._bucket.poured)
 
     def end(self, call_id: str, used_tokens: int | None, now: float, *, grows: bool = False) -> None:
         """A call is over. ``used_tokens``: prompt and completion; 0 if it was not served; None: unknown.
@@ -274,8 +312,12 @@ class Capacity:
         if self.provisioned:
             if self._size is not None or now - self._utilized_at < UTILIZATION_AGE:
                 wait = self._bucket.when(self._most_level(leave_free), now)
+            if self._size is None:
+                wait = max(wait, self._slow_start.wait(now))
         else:
             limit = self._tokens_per_minute(now)
+            if limit is None:
+                wait = self._slow_start.wait(now)
             if limit is not None and tokens > limit:
                 return None
             if limit is not None:

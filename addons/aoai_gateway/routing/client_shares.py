@@ -12,13 +12,18 @@ but a fortieth of each limit. It also sorts behind them in the queue, by how muc
 had less leaves nothing, and a client alone in its class never does. Where there is enough for all, there is
 room beside what the others ask for, and no call waits because of this.
 
+A client's large calls, those above the median of its recent ones, leave room in the same way for a part of
+what its smaller ones ask for (`SMALLER`). For the tokens of a large call two small ones are answered, and a
+window that comes free at once would be filled with all that waits, and be full when the next small ones come.
+Between clients this changes nothing: each one's large calls make way for its own small ones.
+
 Times are seconds on any monotonic clock, amounts are tokens.
 """
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -32,6 +37,16 @@ SHARED_SECONDS = TOKEN_WINDOW_SECONDS
 MOST_CLASSES = 1_000
 MOST_CLIENTS = 10_000
 """The clients of a class that are remembered; the one that asked or was served longest ago is forgotten."""
+
+
+SMALLER = 0.6
+"""The part of the demand of a client's smaller calls for which its large ones leave room."""
+
+RECENT = 64
+"""Calls of a client by which it is told what is large for it."""
+
+FEWEST = 5
+"""Of them, below which none is."""
 
 
 class Left(NamedTuple):
@@ -50,6 +65,24 @@ class _Client:
     given: SlidingWindow = field(default_factory=lambda: SlidingWindow(SHARED_SECONDS))
     last: float = 0.0
     """When it asked or was served last."""
+    recent: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT))
+    """The tokens of the calls with which it asked last."""
+    _usual: tuple[int, float] | None = None
+
+    def ask(self, tokens: int, now: float) -> None:
+        """Note that one of its calls has come."""
+        self.asked.add(tokens, now)
+        self.recent.append(tokens)
+        self._usual = None
+
+    @property
+    def usual(self) -> tuple[int, float]:
+        """The median of its recent calls' tokens, and the part (0..1) of all of them up to there."""
+        if self._usual is None:
+            sizes = sorted(self.recent)
+            half = (len(sizes) + 1) // 2
+            self._usual = sizes[half - 1], sum(sizes[:half]) / max(1, sum(sizes))
+        return self._usual
 
 
 class _Class:
@@ -105,7 +138,7 @@ class ClientShares:
     def asked(self, cls: str, client: str, weight: float, tokens: int, now: float) -> None:
         """Note that a call of a client has come."""
         item = self._class(cls)
-        item.client(client, weight, now).asked.add(tokens, now)
+        item.client(client, weight, now).ask(tokens, now)
         item.asked.add(tokens, now)
 
     def given(self, cls: str, client: str, weight: float, tokens: int, now: float) -> None:
@@ -152,3 +185,18 @@ class ClientShares:
         asked = item.asked.own(now)
         others = max(0.0, 1 - item.clients[client].asked.own(now) / asked) if asked else 0.0
         return Left(others, excess) if others else None
+
+    def is_large(self, cls: str, client: str, tokens: int) -> bool:
+        """Whether a call is large for its client, so that it leaves room for smaller ones."""
+        item = self._classes.peek(cls)
+        own = item.clients.get(client) if item is not None else None
+        return own is not None and len(own.recent) >= FEWEST and tokens > own.usual[0]
+
+    def smaller(self, cls: str, client: str, now: float) -> float:
+        """Return the part (0..1) of its class's demand for which a client's large calls leave room."""
+        item = self._classes.peek(cls)
+        own = item.clients.get(client) if item is not None else None
+        if item is None or own is None:
+            return 0.0
+        asked = item.asked.own(now)
+        return SMALLER * own.usual[1] * own.asked.own(now) / asked if asked else 0.0

@@ -17,6 +17,11 @@ calls and one for each class at most, and then one for each lease and class. Whi
 :mod:`~aoai_gateway.routing.liveness` knows; there two of these calls may also show that it is silent, and all
 of them are sent elsewhere then.
 
+What the first call of one class shows, those of the others need not find out by being refused as well. So
+where several classes come back at the same time, the first call of one goes a moment before those of the
+others. And a class sends none just to try a backend that lacked room where a later answer has told how much
+it has.
+
 Of several processes, each counts the probes of all, and hears what any of them hears. No probe waits for such
 news: without it, the lease of the last one that was sent runs out, and the next goes.
 """
@@ -28,14 +33,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from aoai_gateway.routing.slow_start import REFUSES_WITHIN
+
 type Scope = tuple[str, str | None]
 """Endpoint name and standin name; None as the standin stands for the whole endpoint."""
 
 REMEMBERED_SECONDS = 600.0
 """How long after its lease a probe's end still counts, if it is reported after all: a hang ends late."""
-
-REFUSES_WITHIN = 0.5
-"""Seconds within which a backend that has no room for a call refuses it."""
 
 MOST_UNHEARD = 8
 """How many calls may be with a backend that lacked room and says nothing, until it is probed slowly.
@@ -158,10 +162,15 @@ class Probes:
         """Whether a scope is half open for a class."""
         return cls in self._half_open.get(scope, {})
 
-    def is_unknown(self, scope: Scope, cls: str, now: float) -> bool:
-        """Whether a scope is half open for a class, and nothing shows yet that it lets calls in again."""
+    def is_unknown(self, scope: Scope, cls: str, now: float, told_at: float = -math.inf) -> bool:
+        """Whether a scope is half open for a class, and nothing shows yet that it lets calls in again.
+
+        ``told_at``: when the last call was sent whose answer has told how much room there is.
+        """
         half_open = self._half_open.get(scope, {}).get(cls)
-        return half_open is not None and not half_open.let_in(now)
+        if half_open is None or half_open.let_in(now):
+            return False
+        return not half_open.lacks_room or told_at < half_open.failed_at
 
     def wait(self, scope: Scope, cls: str, call_id: str | None, now: float) -> float:
         """Seconds until the call may go there, if no probe ends before its lease does; 0: now."""
@@ -171,7 +180,21 @@ class Probes:
         running = half_open.running(now)
         if len(running) >= self._limit + half_open.let_in(now):
             return min(running) - now
-        return self._wait_unheard(scope, half_open, now) if half_open.lacks_room else 0.0
+        wait = self._wait_first(scope, half_open, now)
+        return max(wait, self._wait_unheard(scope, half_open, now)) if half_open.lacks_room else wait
+
+    def _wait_first(self, scope: Scope, half_open: _HalfOpen, now: float) -> float:
+        """Seconds for which the first call of a class waits for that of another, which was just sent."""
+        if half_open.let_in(now):
+            return 0.0
+        firsts = (
+            lease.since
+            for each in self._half_open[scope].values()
+            if each is not half_open and not each.let_in(now)
+            for lease in each.leases.values()
+            if lease.until > now
+        )
+        return max(0.0, max(firsts, default=-math.inf) + REFUSES_WITHIN - now)
 
     def _wait_unheard(self, scope: Scope, half_open: _HalfOpen, now: float) -> float:
         """Seconds until one more call of a class may be sent to a backend that lacked room.

@@ -5,6 +5,9 @@ and for an answer that is no stream that is minutes. But its calls are evidence 
 at all has come from a backend, on any connection, for longer than two of its calls can plausibly have waited
 for their first byte, then it is not these calls that are slow.
 
+Before that, a backend is doubtful: calls wait there, one of them for longer than the slowest one lately, and
+nothing has come from it in that time. None of them is given up, but others are better sent elsewhere.
+
 One call alone never makes a backend silent: it may think for long, and sending it again would be billed
 twice. A backend that was found to be silent stays so until something is heard of it, so a single probe is
 enough to find that it still is.
@@ -56,6 +59,11 @@ class Liveness:
         """Whether there is anything to remember."""
         return self.silent or bool(self._pending)
 
+    @property
+    def whole_silent(self) -> bool:
+        """Whether all of its endpoint was found to be silent, too."""
+        return self._whole is not None and self._whole.silent
+
     def sent(self, call_id: str, now: float, within: float | None) -> None:
         """Note that a call is sent, which should have its first byte within so many seconds."""
         self._pending[call_id] = pending = _Pending(now, within)
@@ -90,6 +98,15 @@ class Liveness:
             self.silent = witnesses >= WITNESSES
         pending = self._pending.get(call_id)
         return self.silent and pending is not None and self._waits_in_vain(pending, LONGER_IN_SILENCE, now)
+
+    def is_doubtful(self, now: float) -> bool:
+        """Whether calls wait, and one of them for longer than the slowest one lately.
+
+        It is too early to give any of them up, but others are better sent elsewhere, where there is room.
+        """
+        if now - self.heard < SHORTEST or len(self._pending) < WITNESSES:
+            return False
+        return any(self._waits_in_vain(each, LONGER_IN_SILENCE, now) for each in self._pending.values())
 
     def ask_again(self, call_id: str, now: float) -> float:
         """Return the time at which to ask next whether a call is lost; infinite if nothing is known of it."""

@@ -185,6 +185,10 @@ class RoutingState(Protocol):
     demands: Demands
     client_shares: ClientShares
 
+    def is_doubtful(self, backend: Backend, now: float) -> bool:
+        """Whether others are better for now, since its endpoint is silent."""
+        ...
+
 
 def order(request: RoutingRequest, state: RoutingState, now: float, *, has_deficit: bool = False) -> Order:
     """Order a pool for one call.
@@ -209,6 +213,10 @@ def order(request: RoutingRequest, state: RoutingState, now: float, *, has_defic
         candidates.sort(key=lambda backend: request.lots.get(backend.key, math.inf))
     elif request.strategy == "most_headroom" and len(candidates) > 1:
         candidates.sort(key=lambda backend: -_headroom(request, backend, now, state.capacities))
+    if len(candidates) > 1:
+        doubtful = [backend for backend in candidates if state.is_doubtful(backend, now)]
+        if doubtful:
+            candidates = [backend for backend in candidates if backend not in doubtful] + doubtful
     return Order(tuple(candidates), tuple(skipped))
 
 
@@ -236,17 +244,19 @@ def opens(
         skip = _after_failure(request, backend, now, breaks) if has_failures else None
         if skip is not None:
             wait = skip.seconds
-        elif not request.limited or breaks.is_unknown(backend, request.cls.name, now):
+        elif not request.limited:
             return 0.0
         else:
             capacity = state.capacities.of(backend, request.deployment)
+            if breaks.is_unknown(backend, request.cls.name, now, capacity.told_at):
+                return 0.0
             wait = capacity.when(request.tokens, 0.0 if has_deficit else _leaves_free(request), now)
             may_be_first = wait is not None and (soonest is None or wait < soonest) and now + wait < before
             if may_be_first and not has_deficit:
                 if not is_left_known:
                     left = state.client_shares.left(request.cls.name, request.client, now)
                     is_left_known = True
-                wait = _wait_beside(request, capacity, wait or 0.0, state.demands, left, now)
+                wait = _wait_beside(request, capacity, wait or 0.0, state, left, now)
         if wait == 0:
             return 0.0
         if wait is not None and (soonest is None or wait < soonest):
@@ -308,25 +318,34 @@ def _without_room(
     ``left``: what its client leaves to others of its class, if it has had more than its part;
     ``has_deficit``: as in `order`.
     """
-    if state.breaks.is_unknown(backend, request.cls.name, now):
+    capacity = state.capacities.of(backend, request.deployment)
+    if state.breaks.is_unknown(backend, request.cls.name, now, capacity.told_at):
         # A probe is to find out whether a refusal's figures for its capacity still hold.
         return None
-    capacity = state.capacities.of(backend, request.deployment)
     leave_free = 0.0 if has_deficit else _leaves_free(request)
     alone = capacity.when(request.tokens, leave_free, now)
     if alone is None:
         return Skip(backend, "the call is larger than its whole limit", None, Cause.TOO_LARGE)
     wait = alone
     if not has_deficit:
-        wait = _wait_beside(request, capacity, alone, state.demands, left, now)
+        wait = _wait_beside(request, capacity, alone, state, left, now)
     if wait == 0:
         return None
     if not has_deficit and (not alone or (leave_free and capacity.fits(request.tokens, 0.0, now))):
         to_others = left is not None and state.demands.of(request.cls, capacity.key, now)
         to = "clients of its class that have had less" if to_others else "higher classes"
+        if is_large(request, state):
+            to += ", and to smaller calls of its client"
         reason = f"the room that it has is left to {to}"
         return Skip(backend, reason, wait, Cause.KEPT_FREE)
     return Skip(backend, "no room for the call within its limit", wait, Cause.FULL)
+
+
+def is_large(request: RoutingRequest, state: RoutingState) -> bool:
+    """Whether a call leaves room for smaller ones of its client. The highest class leaves none."""
+    if not request.cls.rank:
+        return False
+    return state.client_shares.is_large(request.cls.name, request.client, request.tokens)
 
 
 def _leaves_free(request: RoutingRequest) -> float:
@@ -337,18 +356,22 @@ def _wait_beside(
     request: RoutingRequest,
     capacity: Capacity,
     alone: float,
-    demands: Demands,
+    state: RoutingState,
     left: Left | None,
     now: float,
 ) -> float:
     """Return the seconds until it has room beside what it leaves to others. ``alone``: without them."""
     expected = to_others = 0.0
-    most = MOST_EXPECTED
+    most, demands = MOST_EXPECTED, state.demands
     if request.cls.rank:
         expected = demands.above(request.cls, request.higher, capacity.key, now)
+    if is_large(request, state):
+        part = state.client_shares.smaller(request.cls.name, request.client, now)
+        to_others = part * demands.of(request.cls, capacity.key, now)
     if left is not None:
-        to_others = left.demand * demands.of(request.cls, capacity.key, now)
-        expected += to_others
+        to_others += left.demand * demands.of(request.cls, capacity.key, now)
+    expected += to_others
+    if left is not None:
         # The more it has had beyond its part, the less stays open to it: with twice its part, 2.5 %.
         most = 1 - (1 - MOST_EXPECTED) / left.excess**3
     if not expected:

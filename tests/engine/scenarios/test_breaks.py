@@ -42,7 +42,7 @@ def test_each_class_comes_back_after_a_break_of_its_own_length() -> None:
     here.check_nothing_is_left()
 
 
-def test_after_a_break_one_probe_of_each_class_goes_first_and_the_others_follow_its_success() -> None:
+def test_after_a_break_a_probe_of_each_class_goes_first_the_highest_before_the_others() -> None:
     here = pool("a", classes=[{**each, "breaks": {}} for each in (CRITICAL, STANDARD)])
     here.become("a", "refusing")
     here.on(5, lambda: here.become("a", "healthy"))
@@ -59,11 +59,14 @@ def test_after_a_break_one_probe_of_each_class_goes_first_and_the_others_follow_
     )
     at = sends[0][0]
     assert at == pytest.approx(10, abs=0.1)
-    together = [cls for when, cls in sends if when < at + 0.1]
-    assert together == ["critical", "standard"], "one of each class, the higher one first"
-    after = [when for when, _ in sends[2:]]
-    assert after[0] > at + 0.3, "when the probe has its answer"
-    assert after[-1] < after[0] + 0.1, "then all that wait"
+    assert [cls for when, cls in sends if when < at + 0.1] == ["critical"]
+    follow = next(when for when, _ in sends if when > at + 0.1)
+    assert at + 0.3 < follow < at + 0.5, "when the probe has its answer"
+    others = [cls for when, cls in sends if when < follow + 0.1]
+    assert others == ["critical"] * 20 + ["standard"], "then all of its class, and the probe of the next one"
+    after = [when for when, _ in sends[21:]]
+    assert follow + 0.3 < after[0] < follow + 0.5
+    assert after[-1] < after[0] + 0.1
     assert all(c.ok for c in here.callers[1:])
     here.check_nothing_is_left()
 

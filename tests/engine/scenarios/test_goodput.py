@@ -44,13 +44,13 @@ def streamed_at_the_hang(asked: Asked, dead: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize(("dead", "seed"), [("west", 1), ("west", 2), ("west", 3), ("east", 1)])
+@pytest.mark.parametrize(("dead", "seed"), [("west", 1), ("west", 3), ("west", 6), ("east", 1)])
 def test_an_endpoint_that_hangs_and_then_resets_costs_hardly_an_answer(dead: str, seed: int) -> None:
     found: Run = run(HANG_SHARES, SECONDS, seed, priorities=True, dead=dead)
     critical = [
         each for each in found.asked if each.ask.cls == "critical" and not streamed_at_the_hang(each, dead)
     ]
     lost = [each.ask for each in critical if each.answered_at is None]
-    assert len(lost) <= 0.01 * len(critical), f"{lost}; {figures([found])}"
-    assert len(found.traffic.azure.places[dead].sent_into) <= 12, figures([found])
+    assert len(lost) <= 0.005 * len(critical), f"{lost}; {figures([found])}"
+    assert len(found.traffic.azure.places[dead].sent_into) <= 10, figures([found])
     assert found.refusals_per_answer <= 0.05, figures([found])
