@@ -45,7 +45,13 @@ def tab_of(context: BrowserContext, bench: Page) -> Iterator[Tab]:
     Nothing is stored there yet; but what the page consists of need not be loaded and compiled for each tab.
     A tab of a test that fails is closed, too: what it goes on to store would be there in the next one's.
     """
-    page = context.new_page()
+    if not context.pages:
+        # Another tab stays, and with it the process of Chromium that has compiled the page: tabs that a tab
+        # opens have its process.
+        context.new_page().goto(f"{bench.url}/workbench/icon.svg")
+    with context.expect_page() as opened:
+        context.pages[0].evaluate("() => { open('about:blank') }")
+    page = opened.value
     try:
         yield from _watched(page, context, bench)
     finally:
