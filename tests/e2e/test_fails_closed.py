@@ -281,6 +281,7 @@ ELSEWHERE = {
     "EngineDriver.note_bug",
     "EngineDriver.note_hang_up",  # an addon has to hold the flow
     "StreamContext.see_that_there_is_a_flow",
+    "QueueWaker.changed",  # a call has to wait; tests/proxy/test_layer.py
     "QueueWaker.left",
     "Gateway.close",
     # Uploads, and calls that fall back to another deployment.

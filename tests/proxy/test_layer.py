@@ -794,6 +794,21 @@ def test_what_a_bug_sets_free_is_free_for_those_in_line(
     assert in_flight[-1] == 0
 
 
+def test_a_bug_where_calls_in_line_are_woken_is_a_500(
+    here: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bug() -> None:
+        monkeypatch.setattr(here.gateway.waiting, "changed", lambda: None)
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(here.gateway.waiting, "calls", {"another's": None})
+    monkeypatch.setattr(here.gateway.waiting, "changed", bug)
+    here.ask()
+    assert here.result()[0] == 500
+    assert here.sent == {}
+    assert here.at_rest
+
+
 def test_a_bug_within_a_stream_ends_it_with_an_error(
     here: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
