@@ -93,6 +93,20 @@ def all_backends_out(start: Start, simulator: Simulator, folder: Path) -> None:
     assert here.ask().status == 200
 
 
+def deployment_fails(start: Start, simulator: Simulator, folder: Path) -> None:
+    clients = [{"name": name, "key": f"key-of-{name}-0123"} for name in ("Ann", "Bob")]
+    here = Here(start, simulator, folder, clients=clients)
+    simulator.fault("500", times=-1)
+    answers = [here.ask(client["key"]).status for _ in range(3) for client in clients]
+    assert all(status >= 500 for status in answers)
+    eventually(lambda: "deployment.failing: gpt-4o fails" in here.gateway.log, "the log tells it")
+    assert "attempt.failed: " in here.gateway.log
+    assert "! gpt-4o fails: its backends answer no call" in here.run("status")
+    simulator.clear_faults()
+    eventually(lambda: here.ask(clients[0]["key"]).status == 200, "it is answered again")
+    eventually(lambda: "deployment.recovered: gpt-4o is answered again" in here.gateway.log, "that is told")
+
+
 def quota_exceeded(start: Start, simulator: Simulator, folder: Path) -> None:
     client = {"name": "Tester", "key": CLIENT_KEY, "max_requests_per_minute": 1}
     here = Here(start, simulator, folder, clients=[client])
@@ -186,6 +200,7 @@ def records_missing(start: Start, simulator: Simulator, folder: Path) -> None:
 
 TRIED = {
     "clients get 429 `all_backends_out`": all_backends_out,
+    "clients get 500, 502 or 503, and `./run.sh status` says that a deployment fails": deployment_fails,
     "clients get 429 `quota_exceeded`": quota_exceeded,
     "clients get 429 `shed` or `waiting_line_full`": shed,
     "clients get 401": wrong_key,

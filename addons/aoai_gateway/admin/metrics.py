@@ -141,7 +141,7 @@ class _Standing(Collector):
         yield _gauge("sink_waiting", "Usage records that wait to be written.", ("sink",), waiting)
 
 
-TROUBLES = ("pool_empty", "sink", "expiry", "shared_state", "configuration")
+TROUBLES = ("pool_empty", "failing", "sink", "expiry", "shared_state", "configuration")
 """The kinds of trouble that the status page shows."""
 
 

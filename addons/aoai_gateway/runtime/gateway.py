@@ -25,6 +25,7 @@ from aoai_gateway.runtime.connections import Connections
 from aoai_gateway.runtime.counting import TokenCounting
 from aoai_gateway.runtime.credential_breaks import CredentialBreaks
 from aoai_gateway.runtime.ended_calls import EndedCalls
+from aoai_gateway.runtime.failing import FailingDeployments
 from aoai_gateway.runtime.fair_turns import FairThreads
 from aoai_gateway.runtime.held_bytes import HeldBytes
 from aoai_gateway.runtime.log_records import log_exception
@@ -168,6 +169,7 @@ class Gateway:
         self._ended = EndedCalls(self._write_down)
         self.metrics = Metrics(self.clock.monotonic)
         self.metrics.registry.register(SinkCounts(self.sinks.counts))
+        self.failing = FailingDeployments()
         self.switches = Switches()
         self.written: Config | None = None
         """The configuration as it was written, before what is switched off by hand."""
@@ -391,6 +393,7 @@ class Gateway:
             try:
                 self.traffic.finished(call, now)
                 self.metrics.finished(call)
+                self.failing.note(call, now)
                 if batch:
                     batch.add(usage_record(call))
             except Exception as error:

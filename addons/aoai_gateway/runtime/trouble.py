@@ -21,7 +21,7 @@ OWN = ("listen.certificate",)
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """One thing that is wrong. ``kind``: pool_empty, sink, expiry, shared_state or configuration."""
+    """One thing that is wrong. ``kind``: pool_empty, failing, sink, expiry, shared_state or configuration."""
 
     kind: str
     text: str
@@ -37,6 +37,7 @@ def troubles(gateway: Gateway) -> list[Trouble]:
     """Return what is wrong now; nothing, as a rule."""
     return [
         *_empty_pools(gateway),
+        *_failing(gateway),
         *_sinks(gateway),
         *_expiries(gateway),
         *_shared_state(gateway),
@@ -66,6 +67,12 @@ def _empty_pools(gateway: Gateway) -> Iterator[Trouble]:
             yield Trouble("pool_empty", f"{name} has no backend: all of them are switched off")
         else:
             yield Trouble("pool_empty", f"{name} has no backend for the next {seconds:.0f} s")
+
+
+def _failing(gateway: Gateway) -> Iterator[Trouble]:
+    gateway.catch_up()
+    for name in gateway.failing.names(gateway.clock.monotonic()):
+        yield Trouble("failing", f"{name} fails: its backends answer no call")
 
 
 def _sinks(gateway: Gateway) -> Iterator[Trouble]:
