@@ -12,6 +12,7 @@ from mitmproxy.test import taddons
 from aoai_gateway.app import lifecycle as lifecycles
 from aoai_gateway.app.lifecycle import Lifecycle
 from aoai_gateway.config.loader import Loaded, load
+from aoai_gateway.config.models import Log
 from aoai_gateway.runtime.gateway import Gateway
 
 FILE = """\
@@ -64,3 +65,24 @@ def test_what_one_look_raises_ends_neither_the_watcher_nor_the_reload(
 
     assert asyncio.run(story()) == 77
     assert "RuntimeError" in caplog.text
+
+
+def test_a_saved_log_format_is_written_in_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(FILE.replace("SECONDS", "30"))
+    monkeypatch.setattr(lifecycles, "POLL_SECONDS", 0.001)
+
+    async def story() -> Log:
+        lifecycle = Lifecycle(Gateway())
+        lifecycle.loaded(path, load(path, env={}))
+        written: asyncio.Future[Log] = asyncio.get_running_loop().create_future()
+        lifecycle.write_log = written.set_result
+        with taddons.context():
+            watching = asyncio.create_task(lifecycle._watch())
+            path.write_text(FILE.replace("SECONDS", "30") + "log: {format: json, level: debug}\n")
+            try:
+                return await asyncio.wait_for(written, 60)
+            finally:
+                watching.cancel()
+
+    assert asyncio.run(story()) == Log(format="json", level="debug")

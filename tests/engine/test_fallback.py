@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,7 @@ from aoai_gateway.engine.effects import (
     Settle,
 )
 from aoai_gateway.inspect.decision_trace import Notes, follow, tell
+from aoai_gateway.routing.backends import Backend
 from aoai_gateway.usage.record import usage_record
 from aoai_gateway.wire.refusals import Refusal
 from aoai_gateway.wire.usage import Usage
@@ -191,6 +193,36 @@ def test_what_does_not_fit_its_quota_there_gets_the_first_answer_and_the_first_b
     assert usage_record(done)["fallback_refused"] == "content_filter a -> b: quota_exceeded"
     assert there.counters.open_reservations == 0
     assert call(there, client=team(**policy)).error.code == "quota_exceeded", "the request counted"
+
+
+@pytest.mark.parametrize(("limit_there", "booked_there"), [(16_400, 16_280), (100_000, 16_387)])
+def test_a_call_that_got_what_was_left_may_get_what_is_left_there(limit_there: int, booked_there: int):
+    """Without a bound it may take more than is booked for it: one of a client at a time, itself."""
+    there = world(a={"content_filter": "b"}, b={}).script(on_a=[USED, Block(FILTER)], on_b=USED)
+    client = team(max_tokens_per_minute={"a": 16_400, "b": limit_there})
+    for each in ("a", "b"):
+        assert call(there, each, client=client).call.charged_tokens == 120
+    trace = call(there, client=client)
+    booked = [effect.reservation.tokens for effect in of(trace, Reserve)]
+    assert (booked[1], booked[-1]) == (16_280, booked_there)
+    assert (trace.call.deployment, trace.call.fallback_refused) == ("b", None)
+
+
+def test_a_call_that_fits_where_it_fell_back_to_leaves_others_what_is_left():
+    there = world(a={"content_filter": "b"}, b={}).script(on_a=[USED, Block(FILTER), USED], on_b=USED)
+    client = team(max_tokens_per_minute={"a": 16_400, "b": 100_000})
+    assert call(there, client=client).call.charged_tokens == 120
+    others: list[Trace] = []
+
+    def choose(backends: Sequence[Backend]) -> Sequence[Backend]:
+        if backends[0].name == "s-b@on_b":
+            others.append(call(there, client=client))
+        return backends
+
+    trace = call(there, client=client, choose=choose)
+    assert (trace.call.deployment, trace.call.status) == ("b", 200)
+    (other,) = others
+    assert other.call.status == 200
 
 
 def test_it_neither_waits_nor_is_degraded_for_the_other_quota():

@@ -56,7 +56,7 @@ from aoai_gateway.runtime.plugin_events import (
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Collection, Sequence
 
     from mitmproxy import tls as mtls
     from mitmproxy.addonmanager import Loader
@@ -64,8 +64,6 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.layer import Layer, NextLayer
     from mitmproxy.proxy.server import ConnectionHandler
 
-    from aoai_gateway.config.loader import Loaded
-    from aoai_gateway.config.models import Log
     from aoai_gateway.proxy.http1 import Rest
     from aoai_gateway.routing.breaker import Scope
     from aoai_gateway.runtime.observer import Observer
@@ -98,8 +96,6 @@ class GatewayAddon:
         """The layers of clients' connections, by the connection's id."""
         self.lifecycle.rest = self._rest
         self._attempt_log = AttemptLog()
-        self.write_log: Callable[[Log], None] = lambda _: None
-        """Has the log written as a configuration says; mitmproxy's own tools keep their format."""
         self._crowded = descriptors.Rarely(logging.WARNING)
         self._followed = False
         """Whether flows are looked at or saved, so that it is worth telling their calls' stories."""
@@ -230,7 +226,7 @@ class GatewayAddon:
         except ConfigErrors as errors:
             worker = self.lifecycle.worker
             if self.lifecycle.config is None and worker is not None:
-                self._adopt(path, worker.last_good)
+                self.lifecycle.loaded(path, worker.last_good)
                 # A warning, since mitmproxy ends a start in which an error was logged. The watcher has them.
                 logger.warning("%s has errors; the last configuration without any is in force.", path)
                 return
@@ -238,13 +234,9 @@ class GatewayAddon:
             if self.lifecycle.config is None:
                 give_up(errors)
             return
-        self._adopt(path, loaded)
+        self.lifecycle.loaded(path, loaded)
         for warning in loaded.warnings:
             logger.warning("%s", warning)
-
-    def _adopt(self, path: Path, loaded: Loaded) -> None:
-        self.write_log(loaded.config.log)
-        self.lifecycle.loaded(path, loaded)
 
     def running(self) -> None:
         """Take over the listener, and begin to watch the configuration."""

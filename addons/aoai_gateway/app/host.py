@@ -98,7 +98,7 @@ async def _serve(
         errorcheck.ErrorCheck(),
     )
     log_format.apply(Log())
-    ours.write_log = log_format.apply
+    ours.lifecycle.write_log = log_format.apply
     # Not deferred: mitmproxy sets deferred options while an addon is being added, without `configure`.
     opts.update(gateway_config=str(config))
     setup = ours.lifecycle.config

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.app.worker import Worker
     from aoai_gateway.config.loader import Loaded
-    from aoai_gateway.config.models import Config
+    from aoai_gateway.config.models import Config, Log
     from aoai_gateway.proxy.http1 import Rest
     from aoai_gateway.routing.breaker import Scope
     from aoai_gateway.runtime.gateway import Gateway
@@ -83,6 +83,8 @@ class Lifecycle:
         """What this process is among several workers; None: it is alone."""
         self.rest: Callable[[str], Rest | None] = lambda _: None
         """Says since when a client's connection rests, by its id; None: it is busy."""
+        self.write_log: Callable[[Log], None] = lambda _: None
+        """Has the log written as a configuration says; mitmproxy's own tools keep their format."""
         self._started = False
         self._told_ready = False
         self._started_with: Config | None = None
@@ -121,6 +123,7 @@ class Lifecycle:
     def loaded(self, path: Path, loaded: Loaded) -> None:
         """Take a configuration that was loaded at start, or because its path was changed."""
         self._path, self._loaded = path, loaded
+        self.write_log(loaded.config.log)
         if self._started:
             asyncio_utils.create_task(self._adopt(loaded), name="new configuration", keep_ref=True)
 
@@ -225,6 +228,7 @@ class Lifecycle:
             self._gateway.adopt(config)
             self._gateway.config_file, self._gateway.config_errors = str(loaded.files[0]), ()
             self._loaded = loaded
+            self.write_log(config.log)
 
     def _tell_ends(self, scopes: Sequence[Scope]) -> None:
         told = self.state_sync.tell_end(scopes)

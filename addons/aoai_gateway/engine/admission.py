@@ -123,7 +123,7 @@ class Admission:
         other = self._stretched.get(call.client.name)
         if standing is None or standing.in_money or not standing.kind.counts_tokens:
             return None
-        if other is not None and other.ended is None:
+        if other is not None and other is not call and other.ended is None:
             return None
         tokens = [each for each in decision.standings if each.kind.counts_tokens and not each.in_money]
         left = min(each.remaining for each in tokens)
@@ -182,9 +182,12 @@ class Admission:
                 call.reserved = reservation
                 if reservation.counts_tokens:
                     call.reserved_tokens = reservation.tokens
-                call.stretched = size < most
-                if call.stretched:
+                if size < most:
                     self._stretched[call.client.name] = call
+                elif call.stretched:
+                    # It has fallen back to where it fits.
+                    self.forget(call)
+                call.stretched = size < most
                 return now
             size = self._what_is_left(call, decision, size)
             if size is not None:
