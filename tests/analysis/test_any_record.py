@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from aoai_gateway.analysis.backtest import backtest
+from aoai_gateway.analysis.record_check import checked, wrong_field
 from aoai_gateway.analysis.recorded import recording_of
 from aoai_gateway.analysis.records import Reading, RecordsError, Selection, read
 from aoai_gateway.analysis.report import report
@@ -85,3 +86,25 @@ def test_a_record_with_anything_in_it_is_counted_or_passed_over(path: Path, chan
 def test_any_lines_are_passed_over(path: Path, lines: list[str]) -> None:
     path.write_text("\n".join(lines), encoding="utf-8", errors="surrogatepass")
     assert counted(path).read == 0
+
+
+@given(changes)
+@example({"input_tokens": 1.0})
+@example({"max_tokens": True})
+@example({"cost": 10**16})
+@example({"duration_ms": 5})
+@example({"spillover": {"from": "a", "more": [1]}})
+def test_a_line_that_is_taken_at_once_has_no_wrong_field_and_reads_as_it_is(changed: dict[str, Any]) -> None:
+    assert checked(json.dumps(record())) is not None
+    line = json.dumps(record() | changed)
+    found = checked(line)
+    if found is not None:
+        whole = json.loads(line)
+        assert wrong_field(whole) is None
+        alone = found.keys() - {"attempts", "policy", "refused_by"}
+        assert {name: found[name] for name in alone} == {name: whole[name] for name in alone}
+
+
+def test_a_line_that_is_nested_too_deep_is_not_taken_at_once() -> None:
+    line = json.dumps(record())
+    assert checked(f'{{"odd": {"[" * 100_000}{"]" * 100_000}, {line[1:]}') is None

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aoai_gateway.analysis.consumers import CLIENTS_END, refusal_of
@@ -23,6 +24,9 @@ PATHS = {each.name: each.address for each in (CHAT_COMPLETIONS, COMPLETIONS, EMB
 
 MOST_SAMPLES = 2_000
 """Of a backend's speed; more would tell no more."""
+
+NO_FAULTS: Mapping[str, Fault] = MappingProxyType({})
+"""Those of most calls."""
 
 DEFAULT_BEGIN, DEFAULT_SPEED = 0.5, 60.0
 """Seconds until an answer begins, and tokens per second, where no record tells."""
@@ -127,7 +131,9 @@ def recording_of(records: Iterable[tuple[float, Record]], *, retries: bool = Tru
             mean[2] += call.completion
             loads[call.decision.backend, int(at // 60)] += call.prompt + call.completion
             _sample(call, samples[call.decision.backend])
-        refusing |= {a["backend"] for a in record["attempts"] if a["failure"] and a["status"] == 429}
+        for attempt in record["attempts"]:
+            if attempt["failure"] and attempt["status"] == 429:
+                refusing.add(attempt["backend"])
     for call in unknown:
         count, prompt, completion = means.get((call.client, call.deployment), (0, 0, 0))
         if count:
@@ -180,8 +186,14 @@ def _call(at: float, record: Record) -> RecordedCall | None:
         duration=_seconds(last["duration_ms"]) if last else None,
         status=record["status"] if decision.end == "served" and record["status"] else 200,
         patience=_seconds(record["duration_ms"]) if gone else None,
-        faults={a["backend"]: _fault(a) for a in attempts if a["failure"] and a["status"] != 429},
+        faults=_faults(attempts),
     )
+
+
+def _faults(attempts: list[dict[str, Any]]) -> Mapping[str, Fault]:
+    if len(attempts) == 1 and not attempts[0]["failure"]:
+        return NO_FAULTS
+    return {a["backend"]: _fault(a) for a in attempts if a["failure"] and a["status"] != 429}
 
 
 def _fault(attempt: dict[str, Any]) -> Fault:

@@ -30,6 +30,9 @@ type Record = dict[str, Any]
 _LONGEST_LENGTH = 12
 _DUMP = re.compile(rb"[0-9]{1,11}:")
 
+BYTE_ORDER_MARK = "\ufeff"
+"""What some editors begin a file with."""
+
 AGO = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -143,6 +146,9 @@ def _lines(path: Path, reading: Reading) -> Iterator[tuple[float, Record]]:
     has_objects = has_text = False
     with _open(path) as lines:
         for number, line in enumerate(lines, 1):
+            if number == 1:
+                # Here, since the codec that does it reads at half the speed.
+                line = line.removeprefix(BYTE_ORDER_MARK)
             if not line.startswith("{"):
                 # Usage records may go to stdout, among the lines of a log.
                 has_text = has_text or not line.isspace()
@@ -212,8 +218,8 @@ def moment(text: str, now: datetime) -> float:
 
 def _open(path: Path) -> io.TextIOBase | Any:
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", errors="replace")
-    return path.open(encoding="utf-8-sig", errors="replace")
+        return gzip.open(path, "rt", encoding="utf-8", errors="replace")
+    return path.open(encoding="utf-8", errors="replace")
 
 
 def _record(line: str, plain: Record) -> tuple[float, Record]:

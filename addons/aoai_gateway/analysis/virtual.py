@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from aoai_gateway.analysis.recorded import PATHS, Decision
 from aoai_gateway.analysis.virtual_backends import Deployment, limits_of
 from aoai_gateway.engine.attempt import FailureKind
-from aoai_gateway.engine.call import Call, Outcome, Setup
+from aoai_gateway.engine.call import NOTHING, Call, Outcome, Setup
 from aoai_gateway.engine.effects import (
     Announce,
     Answered,
@@ -164,7 +164,7 @@ class VirtualGateway:
             setup=self.setup,
             started=self.now,
             unix_offset=self.unix_offset,
-            headers={},
+            headers=NOTHING,
             body=_body(recorded, target),
         )
         running = _Running(self, recorded, call)

@@ -346,6 +346,8 @@ class Call:
 
     def client_timeout(self) -> float | None:
         """Return the seconds for which the client waits, by its own or its SDK's header; None without one."""
+        if self.headers is NOTHING:
+            return None
         units = ((DEADLINE_HEADER, 0.001), ("x-stainless-read-timeout", 1), ("x-stainless-timeout", 1))
         for name, unit in units:
             value = self.headers.get(name)

@@ -31,7 +31,8 @@ class Largest:
 
     def learn(self, amount: float) -> None:
         """Take in a sample."""
-        self.amount = max(amount, self.amount * FADE)
+        faded = self.amount * FADE
+        self.amount = amount if amount > faded else faded
         self.samples += 1
 
     def raise_to(self, amount: float) -> None:

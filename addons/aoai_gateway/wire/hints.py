@@ -145,7 +145,11 @@ class RateLimits:
 
 def read_rate_limits(headers: Headers) -> RateLimits:
     """The rate-limit headers of any response, refused or not."""
-    tokens, requests = _window(headers, "tokens"), _window(headers, "requests")
+    if isinstance(headers, dict) and _OF_WINDOWS.isdisjoint(headers):
+        # A provisioned deployment's, in a backtest: they would be looked for one by one.
+        tokens = requests = _UNKNOWN
+    else:
+        tokens, requests = _window(headers, "tokens"), _window(headers, "requests")
     region = headers.get("x-ms-region")
     return RateLimits(
         *tokens,
@@ -257,6 +261,14 @@ class _Names(NamedTuple):
 
 
 _NAMES = {kind: _Names.of(kind) for kind in _KINDS}
+
+_OF_WINDOWS = frozenset(
+    name for each in _NAMES.values() for name in (*each.limits, *each.remaining, *each.resets, each.renewal)
+)
+"""The headers that tell of a window."""
+
+_UNKNOWN: _Window = (None, None, None, None)
+"""A window of which nothing is told."""
 
 
 def _first(headers: Headers, names: tuple[str, ...]) -> str | None:

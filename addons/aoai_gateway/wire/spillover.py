@@ -36,6 +36,8 @@ class Spillover:
 
 def read_spillover(headers: Headers) -> Spillover | None:
     """Return what the headers say; None for an answer that was not spilled over."""
+    if not headers:
+        return None
     start = headers.get(FROM)
     if not start and (headers.get(SPILLED) or "").strip().lower() != "true":
         return None
