@@ -195,7 +195,8 @@ class GatewayStream(HttpStream):
                     result = Done(here.now())
                 case Reject():
                     if effect.error.status == TOO_LARGE:
-                        here.drop_body()
+                        # mitmproxy's views decode all of a body, however large it becomes.
+                        here.flow.request.data.content = None
                     here.flow.response = here.error_response(effect.error)
                     result = Done(here.now())
             if result is None:
