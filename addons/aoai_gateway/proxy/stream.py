@@ -189,7 +189,8 @@ class GatewayStream(HttpStream):
                     result = effects.Done(here.now())
                 case effects.Reject():
                     if effect.error.status == TOO_LARGE:
-                        here.drop_body()
+                        # mitmproxy's views decode all of a body, however large it becomes.
+                        here.flow.request.data.content = None
                     here.flow.response = here.error_response(effect.error)
                     result = effects.Done(here.now())
             if result is None:

@@ -186,10 +186,6 @@ class StreamContext:
             # Its prompt and header fields are read once more, when it is written down.
             self.call.delivered = None
 
-    def drop_body(self) -> None:
-        """Take the body out of the flow: mitmproxy's views decode all of one, however large it becomes."""
-        self.flow.request.data.content = None
-
     def end_trial(self) -> None:
         """Make room for the trial of another token."""
         if self.trial is not None:
