@@ -65,7 +65,6 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 LONGEST = (
-    "test_all_at_once.py",
     "test_fails_closed.py",
     "test_soak.py",
     "test_run_sh.py",

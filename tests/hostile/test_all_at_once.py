@@ -27,7 +27,7 @@ from tests.hostile.test_memory import ENDLESS, push, resident
 from tests.hostile.test_shares import body
 from tests.machine_speed import slowness
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.serial]
 
 MIB = 1024 * 1024
 ADDONS = Path(__file__).parent.parent / "e2e" / "addons"
