@@ -10,7 +10,7 @@
   Silence is the exception: there, other calls are the witnesses.
 - *A fault in the gateway's own part of a request* breaks the standin, and every other backend is asked. If
   none can do better, the last answer is the client's, and the breaks are withdrawn. Where there is nothing at
-  a path, the break is for that operation alone; for that client alone, if the path or the api-version that
+  a path, the break is for that operation alone; for that of its client, if the path or the api-version that
   it chose may be the cause.
 - *A call larger than a backend's whole limit* is not held against the backend.
 """
@@ -110,13 +110,10 @@ class Aftermath:
             request.home = None
             request.tried.update(b.key for b in self._pool if b.endpoint.name == backend.endpoint.name)
         elif fault in (Fault.OPERATION, Fault.PATH):
-            mark = f"operation {request.operation}"
             if fault is Fault.PATH:
-                scope, attempt.of_client = (
-                    (backend.key.endpoint, None),
-                    failures.may_be_clients_path(call, failed.body),
-                )
-                mark = f"client {request.client}" if attempt.of_client else mark
+                scope = (backend.key.endpoint, None)
+                attempt.of_client = failures.may_be_clients_path(call, failed.body)
+            mark = request.own_operation if attempt.of_client else f"operation {request.operation}"
             breaks.open(scope, Break(now, now + seconds, failed.reason, call.id, only=mark))
         else:
             attempt.scope = scope

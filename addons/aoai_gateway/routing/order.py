@@ -155,9 +155,15 @@ class RoutingRequest:
             self._marks = (
                 f"client {self.client}",
                 f"operation {self.operation}",
+                self.own_operation,
                 f"service tier {self.tier}",
             )
         return self._marks
+
+    @property
+    def own_operation(self) -> str:
+        """The mark of breaks that hold for its operation, asked for by its client."""
+        return f"operation {self.operation} of client {self.client}"
 
     @property
     def kind(self) -> Hashable:
