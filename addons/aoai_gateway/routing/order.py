@@ -373,7 +373,8 @@ def _wait_beside(
         expected = demands.above(request.cls, request.higher, capacity.key, now)
     if is_large(request, state):
         part = state.client_shares.smaller(request.cls.name, request.client, now)
-        to_others = part * demands.of(request.cls, capacity.key, now)
+        # The rest of a burst that has room is not kept waiting.
+        to_others = part * demands.steady(request.cls, capacity.key, now)
     if left is not None:
         to_others += left.demand * demands.of(request.cls, capacity.key, now)
     expected += to_others
