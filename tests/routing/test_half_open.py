@@ -260,6 +260,14 @@ def test_nor_is_one_where_an_answer_to_a_later_call_has_told_how_full_the_backen
     assert broken().is_unknown(PTU, "standard", 4, told_at=2), "after another failure, room says nothing"
 
 
+def test_where_a_break_is_ended_early_one_call_is_let_in_unless_an_answer_has_told_how_full_it_is() -> None:
+    breaks = Breaks()
+    breaks.open(tuple(PTU.key), Break(0, 10, "429", "1", "standard"))
+    breaks.half_open(tuple(PTU.key))
+    assert breaks.is_unknown(PTU, "standard", 1)
+    assert not breaks.is_unknown(PTU, "standard", 1, told_at=0)
+
+
 @pytest.mark.parametrize("breaks", [lacking(), broken()], ids=["lacked room", "failed"])
 def test_the_first_calls_of_two_classes_go_one_after_the_other(breaks: Breaks) -> None:
     assert breaks.may_probe(PTU, "critical", "2", 8)

@@ -246,7 +246,7 @@ def test_a_large_call_leaves_room_to_smaller_ones_of_its_client() -> None:
     but: dict[str, Any] = {"cls": low, "demands": demands, "client_shares": shares, "now": 60.0}
     found = scarce(**but, tokens=900)
     assert causes(found) == {"paygo@a": Cause.KEPT_FREE}
-    assert "smaller calls of its client" in found.skipped[0].reason
+    assert found.skipped[0].reason == "the room that it has is left to smaller calls of its client"
     assert found.soonest is not None
     assert 0 < found.soonest <= 60
     assert "paygo@a" in names(scarce(**but, tokens=100))
@@ -254,6 +254,16 @@ def test_a_large_call_leaves_room_to_smaller_ones_of_its_client() -> None:
     assert "paygo@a" in names(scarce(**but, tokens=900, has_deficit=True))
     highest = PriorityClass("low", 0, LENGTHS)
     assert "paygo@a" in names(scarce(**{**but, "cls": highest}, tokens=900))
+
+
+def test_a_burst_is_not_taken_for_the_begin_of_a_steady_flow_of_smaller_calls() -> None:
+    low, key = PriorityClass("low", 1, LENGTHS), SCARCE[1].key
+    demands, shares = Demands(), ClientShares()
+    for size in (100, 100, 100, 100, 300):
+        demands.note(low, {key: size}, 60.0)
+        shares.asked(low.name, "team", 1.0, size, 60.0)
+    but: dict[str, Any] = {"cls": low, "demands": demands, "client_shares": shares, "now": 60.0}
+    assert "paygo@a" in names(scarce(**but, tokens=300))
 
 
 def test_backends_of_an_endpoint_whose_life_is_doubtful_come_last() -> None:

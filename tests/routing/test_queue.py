@@ -166,6 +166,37 @@ def test_only_the_first_of_a_client_is_asked():
     assert served(queue, can_serve=lambda item: item.tokens < 100) == []
 
 
+def is_large(item: Ticket) -> bool:
+    return item.tokens > 100
+
+
+def test_a_ticket_that_makes_way_lets_smaller_ones_of_its_client_go_and_holds_none_of_them_back():
+    smaller = [ticket(f"small{n}", tokens=100, arrived=1 + n) for n in range(5)]
+    queue = queue_of(ticket("large", tokens=200), ticket("larger", tokens=300, arrived=0.5), *smaller)
+    order = []
+    while found := queue.next(0.0, lambda item: not is_large(item), makes_way=is_large):
+        order.append(found.id)
+    assert order == [f"small{n}" for n in range(5)]
+    assert queue.hold_ends(0.0) is None
+    assert served(queue) == ["large", "larger"]
+
+
+def test_a_ticket_that_makes_way_is_the_first_one_where_there_is_room_for_it():
+    queue = queue_of(ticket("large", tokens=200), ticket("small", tokens=100, arrived=1))
+    found = queue.next(0.0, each_can_be_served, makes_way=is_large)
+    assert found is not None
+    assert found.id == "large"
+
+
+def test_calls_of_other_clients_may_overtake_a_ticket_that_makes_way_by_no_more_than_its_tokens():
+    queue = queue_of(ticket("large", "critical", tokens=500), *small_ones(20))
+    order = []
+    while found := queue.next(0.0, lambda item: not is_large(item), makes_way=is_large):
+        order.append(found.id)
+    assert len(order) == 5
+    assert queue.hold_ends(0.0) is not None
+
+
 def small_ones(count: int) -> list[Ticket]:
     return [ticket(f"small{i}", client=f"team {i}", arrived=1.0 + i, tokens=100) for i in range(count)]
 

@@ -238,7 +238,7 @@ class Scheduler:
         for lowest, queue in self._turns():
             while queue.requests:
                 can_serve = partial(self._serve, queue, lowest, smallest, now)
-                ticket = queue.tickets.next(now, can_serve, excess)
+                ticket = queue.tickets.next(now, can_serve, excess, partial(self._makes_way, queue))
                 if ticket is None:
                     break
                 released.append(queue.take(ticket.id))
@@ -250,6 +250,9 @@ class Scheduler:
 
     def _excess(self, now: float, ticket: Ticket) -> float:
         return self.client_shares.excess(ticket.cls_name, ticket.client, now)
+
+    def _makes_way(self, queue: _Queue, ticket: Ticket) -> bool:
+        return is_large(queue.requests[ticket.id], self)
 
     def _turns(self) -> list[tuple[float, _Queue]]:
         """Return the queues that hold calls, in the order of their turns, each with its lowest rank.

@@ -170,7 +170,8 @@ class Probes:
         half_open = self._half_open.get(scope, {}).get(cls)
         if half_open is None or half_open.let_in(now):
             return False
-        return not half_open.lacks_room or told_at < half_open.failed_at
+        # Neither time is known where a break was ended early: its one try is to be made.
+        return not half_open.lacks_room or told_at <= half_open.failed_at
 
     def wait(self, scope: Scope, cls: str, call_id: str | None, now: float) -> float:
         """Seconds until the call may go there, if no probe ends before its lease does; 0: now."""

@@ -47,7 +47,8 @@ class Cause(StrEnum):
     FULL = "full"
     """Its capacity, as far as it is known, leaves no room for the call."""
     KEPT_FREE = "kept free"
-    """There is room, but it is left to higher classes, or to clients of its class that have had less."""
+    """There is room, but it is left to higher classes, to clients of its class that have had less, or to
+    smaller calls of its client."""
     FAILED = "failed"
     """It has failed this call."""
 
@@ -338,13 +339,23 @@ def _without_room(
     if wait == 0:
         return None
     if not has_deficit and (not alone or (leave_free and capacity.fits(request.tokens, 0.0, now))):
-        to_others = left is not None and state.demands.of(request.cls, capacity.key, now)
-        to = "clients of its class that have had less" if to_others else "higher classes"
-        if is_large(request, state):
-            to += ", and to smaller calls of its client"
-        reason = f"the room that it has is left to {to}"
+        reason = f"the room that it has is left to {_kept_for(request, capacity, state, left, now)}"
         return Skip(backend, reason, wait, Cause.KEPT_FREE)
     return Skip(backend, "no room for the call within its limit", wait, Cause.FULL)
+
+
+def _kept_for(
+    request: RoutingRequest, capacity: Capacity, state: RoutingState, left: Left | None, now: float
+) -> str:
+    """Name the calls to which a call leaves the room that there is."""
+    kept_for = []
+    if left is not None and state.demands.of(request.cls, capacity.key, now):
+        kept_for.append("clients of its class that have had less")
+    elif _leaves_free(request) or state.demands.above(request.cls, request.higher, capacity.key, now):
+        kept_for.append("higher classes")
+    if is_large(request, state):
+        kept_for.append("smaller calls of its client")
+    return " and to ".join(kept_for)
 
 
 def is_large(request: RoutingRequest, state: RoutingState) -> bool:
@@ -373,7 +384,8 @@ def _wait_beside(
         expected = demands.above(request.cls, request.higher, capacity.key, now)
     if is_large(request, state):
         part = state.client_shares.smaller(request.cls.name, request.client, now)
-        to_others = part * demands.of(request.cls, capacity.key, now)
+        # The rest of a burst that has room is not kept waiting.
+        to_others = part * demands.steady(request.cls, capacity.key, now)
     if left is not None:
         to_others += left.demand * demands.of(request.cls, capacity.key, now)
     expected += to_others

@@ -1,17 +1,24 @@
 """The calls of a queue: a ticket for each, its place, and which places of a client come next.
 
-Within one client and class, calls come by arrival; in a queue that stands, the small ones first, and every
-so often the newest. Why, is told in :mod:`~aoai_gateway.routing.queue`.
+Within one client and class, calls come by arrival, but for large ones that make way for small ones; in a
+queue that stands, the small ones first, and every so often the newest. Why, is told in
+:mod:`~aoai_gateway.routing.queue`.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from bisect import bisect_left, insort
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MOST_LOOKED_AT = 32
-"""The calls of a client whose queue stands that are looked at for one that finds room."""
+"""The calls of a client that are looked at for one that finds room, where its queue stands, or its first call
+makes way."""
 
 NEWEST_EVERY = 8
 """One release in so many of a client whose queue stands goes by age and not by size."""
@@ -97,10 +104,18 @@ class ClientPlaces:
         if self.stands(now):
             self.turn = (self.turn + 1) % NEWEST_EVERY
 
-    def next_ones(self, now: float) -> list[Place]:
-        """Return the places that may be served next, in order."""
+    def next_ones(self, now: float, makes_way: Callable[[Ticket], bool]) -> list[Place]:
+        """Return the places that may be served next, in order.
+
+        ``makes_way``: says of a ticket whether it leaves room to smaller ones of its client. These are not to
+        stand behind it while it does.
+        """
         if not self.stands(now):
-            return self.places[:1]
+            first = self.places[:1]
+            if makes_way(first[0].ticket):
+                smaller = (each for each in self.places[1:MOST_LOOKED_AT] if not makes_way(each.ticket))
+                first += itertools.islice(smaller, 1)
+            return first
         if self.turn == NEWEST_EVERY - 1:
             return self.places[: -MOST_LOOKED_AT - 1 : -1]
         return self.by_cost[:MOST_LOOKED_AT]

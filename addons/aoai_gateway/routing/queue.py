@@ -19,7 +19,8 @@ The order, of which each rule decides only where the one before it is indifferen
    was released last, so that it saves nothing up for a burst, and a client with few calls does not wait for
    a whole round of the others. (Start-time fair queueing: Goyal, Vin and Cheng, 1996.)
 5. *Original arrival*; a call that comes back after a failed attempt brings its arrival along. Within one
-   client and class nothing overtakes, as long as the queue gets shorter.
+   client and class nothing overtakes, as long as the queue gets shorter; but where the first call leaves
+   room to smaller ones of its client (the caller says it: `makes_way`), the first of these may go before it.
 6. *Small and new ones first in a queue that stands.* Where the oldest call of a client has waited for longer
    than `stands_after`, more comes than can be served, and in order of arrival each call would be served when
    its caller is about to leave: the answers would be lost. (Adaptive LIFO: Maurer, "Fail at Scale", ACM
@@ -189,23 +190,26 @@ class WaitingQueue:
         now: float,
         can_serve: Callable[[Ticket], bool],
         excess: Callable[[Ticket], float] = lambda _: 0.0,
+        makes_way: Callable[[Ticket], bool] = lambda _: False,
     ) -> Ticket | None:
         """Take the first ticket out of the queue that `can_serve`; None without one.
 
         `can_serve` is asked in the queue's order, for the first ticket of each client and class, and for more
         of them where the queue stands; it must not change the queue. It may let a class with a deficit
         (`has_deficit`) use room that is kept for others. `excess` says of a client's first ticket how many
-        times its part this client has had, 0 if it was no more than that: the most sort last.
+        times its part this client has had, 0 if it was no more than that: the most sort last. `makes_way`
+        says whether a ticket leaves room to smaller ones of its client: these are asked for after it.
         """
         passed: list[Place] = []
         held_from = math.inf
-        for place in self._heads(now, excess):
+        for place in self._heads(now, excess, makes_way):
             rank = place.ticket.cls_rank
             if rank >= held_from:
                 continue
             if can_serve(place.ticket):
                 for other in passed:
-                    if other.ticket.cls_rank <= rank:
+                    own = other.ticket.client == place.ticket.client
+                    if other.ticket.cls_rank <= rank and not (own and makes_way(other.ticket)):
                         self._overtake(other, place.ticket, now)
                 self._classes[place.ticket.cls_name].clients[place.ticket.client].took_turn(now)
                 self._release(place)
@@ -279,10 +283,12 @@ class WaitingQueue:
             key=lambda item: (0, -item.deficit, item.rank) if item.deficit >= _DUE else (1, 0.0, item.rank),
         )
 
-    def _heads(self, now: float, excess: Callable[[Ticket], float]) -> Iterator[Place]:
+    def _heads(
+        self, now: float, excess: Callable[[Ticket], float], makes_way: Callable[[Ticket], bool]
+    ) -> Iterator[Place]:
         """The tickets that may be served next, in order: of each client and class the first one.
 
-        Where its first one has waited for too long, several.
+        Where its first one has waited for too long, several; where that makes way, a smaller one, too.
         """
         clients = self._clients()
         for item in self._in_order():
@@ -290,7 +296,7 @@ class WaitingQueue:
             for client in item.clients.values():
                 if not client.places:
                     continue
-                next_ones = client.next_ones(now)
+                next_ones = client.next_ones(now, makes_way)
                 first = next_ones[0].ticket
                 heads.append((excess(first), *self._key(next_ones[0], client.start, clients), next_ones))
             heads.sort()
