@@ -101,6 +101,16 @@ def test_the_log_does_not_wait_for_a_reader_that_has_stopped() -> None:
         assert read(reading, 6) == b"again\n"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how full a pipe is")
+def test_the_log_leaves_a_pipe_that_others_may_fill_at_once_to_a_thread() -> None:
+    """Between a look at a pipe and the write, another process may fill it."""
+    with full_pipe() as (out, reading, size):
+        read(reading, size // 2)
+        assert whole_lines._write_at_once(out, "line\n") == "line\n"
+        read(reading, size // 4)
+        assert whole_lines._write_at_once(out, "line\n") == ""
+
+
 def test_records_that_wait_for_a_reader_do_not_hold_up_the_log() -> None:
     with full_pipe() as (out, reading, size):
         records = threading.Thread(target=write_lines, args=[out, "r" * 2 * AT_ONCE + "\n"])
