@@ -165,6 +165,43 @@ def test_a_process_ends_though_no_line_is_read() -> None:
     assert done.stderr == b"done"
 
 
+LAST_LINE = """
+import os, select, sys
+from aoai_gateway import whole_lines
+from aoai_gateway.app import processes
+
+whole_lines.LAST_SECONDS = 60
+reading, writing = os.pipe()
+out = open(writing, "w")
+os.set_blocking(writing, False)
+size = 0
+try:
+    while True:
+        size += os.write(writing, b"." * whole_lines.AT_ONCE)
+except BlockingIOError:
+    os.set_blocking(writing, True)
+
+def run(pipe):
+    print("the last line", file=whole_lines.WholeLines(out))
+    processes.say(pipe)
+    return 0
+
+child = processes.start("child", run)
+select.select([child.pipe], [], [])
+while size:
+    size -= len(os.read(reading, size))
+os.waitpid(child.pid, 0)
+os.set_blocking(reading, False)
+sys.stdout.write(os.read(reading, 100).decode())
+"""
+
+
+def test_a_forked_process_waits_for_the_reader_of_its_last_lines() -> None:
+    words = [sys.executable, "-c", LAST_LINE]
+    done = subprocess.run(words, capture_output=True, timeout=200, check=False, text=True)
+    assert (done.returncode, done.stdout) == (0, "the last line\n"), done.stderr
+
+
 PROGRAM = """
 import json, sys, threading
 from aoai_gateway.usage.lines import StdoutWriter, line_of

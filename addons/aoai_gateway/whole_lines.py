@@ -62,6 +62,12 @@ def _write_anew() -> None:
 os.register_at_fork(after_in_child=_write_anew)
 
 
+def finish() -> None:
+    """Wait for the reader of last lines, `LAST_SECONDS` at most: for a process that runs no exit handlers."""
+    for file in list(_files):
+        file.end()
+
+
 def write_lines(file: TextIO, text: str) -> None:
     """Write lines, each with its end, so that other threads' lines stand before or after them.
 
@@ -85,7 +91,7 @@ class WholeLines:
         self._file = file
         self.begin_anew()
         _files.add(self)
-        atexit.register(self._end)
+        atexit.register(self.end)
 
     def begin_anew(self) -> None:
         """Begin as a file to which nothing was written yet."""
@@ -140,7 +146,8 @@ class WholeLines:
             self._thread = None
             return None
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Wait until lines that wait are written, `LAST_SECONDS` at most."""
         thread = self._thread
         if thread is not None:
             thread.join(LAST_SECONDS)
