@@ -52,7 +52,9 @@ def install_quickly(command: list[str]) -> None:
     if uv.exists():
         python = Path(pip).with_name("python")
         subprocess.run(
-            [uv, "pip", words[0], "--quiet", "--python", python, *words[1:]], check=False, timeout=1200
+            [uv, "pip", words[0], "--quiet", "--system-certs", "--python", python, *words[1:]],
+            check=False,
+            timeout=1200,
         )
 
 
