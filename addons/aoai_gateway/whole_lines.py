@@ -3,7 +3,7 @@
 ``print`` writes a text and the end of its line separately, and a buffer is emptied wherever it happens to be
 full. So records of usage came to stand in the middle of the log's lines.
 
-Who reads it may stop reading: a container's log that is full, a terminal that is paused. A pipe takes no more
+The reader may stop reading: a container's log that is full, a terminal that is paused. A pipe takes no more
 then, and a write would not return. So nothing is written before there is room: a thread that writes records
 waits for it (`write_lines`), and the log, which the event loop writes, does not (`WholeLines`).
 """
@@ -14,25 +14,37 @@ import atexit
 import logging
 import os
 import select
+import sys
 import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator
 from typing import TextIO
 
+if sys.platform == "linux":
+    import fcntl
+    import termios
+
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 4096
 """Bytes that a pipe takes as a whole, while other processes write to it, too (PIPE_BUF of Linux)."""
 
+FILLED = 0.25
+"""The share of a pipe's bytes beyond which only threads write to it.
+
+Other processes write to it, too: what had room may have none a moment later, and a write would wait. As long
+as there is much room, they cannot fill it within that moment.
+"""
+
 LOOK_SECONDS = 1.0
-"""For how long a thread waits for room at a time."""
+"""The time for which a thread waits for room at once."""
 
 MOST_WAITING = 10_000
 """Lines of the log that wait for room; those that come when there are as many are lost."""
 
 LAST_SECONDS = 1.0
-"""For how long lines may wait when the process ends."""
+"""The time that lines may wait when the process ends."""
 
 _writing = threading.Lock()
 
@@ -40,7 +52,7 @@ _files: weakref.WeakSet[WholeLines] = weakref.WeakSet()
 
 
 def _write_anew() -> None:
-    """In a process that was forked: the threads that may have been writing are not in it."""
+    """Begin anew in a process that was forked: the threads that may have been writing are not in it."""
     global _writing
     _writing = threading.Lock()
     for file in _files:
@@ -48,6 +60,12 @@ def _write_anew() -> None:
 
 
 os.register_at_fork(after_in_child=_write_anew)
+
+
+def finish() -> None:
+    """Wait for the reader of last lines, `LAST_SECONDS` at most: for a process that runs no exit handlers."""
+    for file in list(_files):
+        file.end()
 
 
 def write_lines(file: TextIO, text: str) -> None:
@@ -73,7 +91,7 @@ class WholeLines:
         self._file = file
         self.begin_anew()
         _files.add(self)
-        atexit.register(self._end)
+        atexit.register(self.end)
 
     def begin_anew(self) -> None:
         """Begin as a file to which nothing was written yet."""
@@ -82,7 +100,7 @@ class WholeLines:
         self._lost = 0
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
-        """For what waits, and the thread."""
+        """Guards what waits, and the thread."""
 
     def write(self, text: str) -> int:
         """Write what ends with a line; keep what does not for the next time. Never blocks."""
@@ -112,7 +130,7 @@ class WholeLines:
             try:
                 write_lines(self._file, lines)
             except (OSError, ValueError):
-                # Nobody will read it any more.
+                # The reader is gone.
                 with self._lock:
                     self._waiting.clear()
         with self._lock:
@@ -128,7 +146,8 @@ class WholeLines:
             self._thread = None
             return None
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Wait until lines that wait are written, `LAST_SECONDS` at most."""
         thread = self._thread
         if thread is not None:
             thread.join(LAST_SECONDS)
@@ -141,13 +160,32 @@ def _write_at_once(file: TextIO, text: str) -> str:
     left = text
     try:
         for portion in _portions(text):
-            if not _has_room(file, 0) or (_number_of(file) is not None and _size(portion) > AT_ONCE):
+            if not _takes_at_once(file, portion):
                 break
             _write(file, portion)
             left = left[len(portion) :]
     finally:
         _writing.release()
     return left
+
+
+def _takes_at_once(file: TextIO, portion: str) -> bool:
+    number = _number_of(file)
+    if number is None:
+        return True
+    return _size(portion) <= AT_ONCE and _has_room(file, 0) and not _is_filled(number)
+
+
+def _is_filled(number: int) -> bool:
+    """Whether more than `FILLED` of a pipe is taken; what is no pipe never is."""
+    if sys.platform != "linux":
+        return False
+    try:
+        size = fcntl.fcntl(number, fcntl.F_GETPIPE_SZ)
+        taken = int.from_bytes(fcntl.ioctl(number, termios.FIONREAD, bytes(4)), sys.byteorder)
+    except OSError:
+        return False
+    return taken > FILLED * size
 
 
 def _write(file: TextIO, text: str) -> None:

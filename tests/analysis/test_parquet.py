@@ -119,6 +119,12 @@ def test_a_pipe_with_nothing_that_is_wanted_is_an_empty_file(
     assert rows(out) == []
 
 
+def test_a_file_that_is_named_twice_counts_once(tmp_path: Path) -> None:
+    source, out = lines(tmp_path / "usage.jsonl", [record()]), tmp_path / "usage.parquet"
+    assert main([str(source), str(source), "-o", str(out)]) == 0
+    assert len(rows(out)) == 1
+
+
 def test_a_time_that_is_wanted(tmp_path: Path) -> None:
     source, out = lines(tmp_path / "usage.jsonl", day()), tmp_path / "usage.parquet"
     since, until = "2026-11-28T09:30", "2026-11-28T09:31"

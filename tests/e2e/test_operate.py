@@ -148,6 +148,21 @@ def wrong_key(start: Start, simulator: Simulator, folder: Path) -> None:
     assert "a-retired-key-91c7" not in here.gateway.log
 
 
+def answers_late(start: Start, simulator: Simulator, folder: Path) -> None:
+    here = Here(start, simulator, folder)
+    simulator.fault("429", endpoint="sweden", times=-1)
+    assert here.ask(stream=True).headers["x-gateway-backend"] == "gpt-4o-france@france"
+    record = here.record()
+    *failed, last = record["attempts"]
+    assert {each["status"] for each in failed} == {429}
+    assert 0 <= failed[0]["started_ms"] < last["started_ms"] < record["first_token_ms"]
+    assert last["first_token_ms"] is not None
+    assert record["waited_ms"] == record["in_line_ms"] == 0
+    metrics = request(f"{here.url}/metrics").body.decode()
+    for what in ("queue_wait", "first_token", "overhead"):
+        assert f"aoai_gateway_{what}_seconds" in metrics
+
+
 def never_used(start: Start, simulator: Simulator, folder: Path) -> None:
     here = Here(start, simulator, folder)
     first, second = "gpt-4o-ptu@sweden", "gpt-4o-paygo@sweden"
@@ -204,6 +219,7 @@ TRIED = {
     "clients get 429 `quota_exceeded`": quota_exceeded,
     "clients get 429 `shed` or `waiting_line_full`": shed,
     "clients get 401": wrong_key,
+    "answers, or the first tokens of streams, come late": answers_late,
     "one backend is never used": never_used,
     "the log says that an endpoint refuses the gateway's own credential": wrong_credential,
     "a change of the file has no effect": no_effect,

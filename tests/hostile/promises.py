@@ -121,7 +121,7 @@ PROMISES = (
         ("answers.no_answer_stalls_the_loop", "answers.no_bomb_unfolds"),
     ),
     Promise(
-        "Whatever waits has an end",
+        "All that waits has an end",
         "silent connections, half heads and bodies, idle connections, answers that drip",
         "`limits.head_seconds`, `body_seconds`, `keep_alive_seconds`, `answer_seconds`",
         (

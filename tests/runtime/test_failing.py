@@ -1,4 +1,4 @@
-"""Deployments whose calls all fail, whoever calls."""
+"""Deployments whose calls all fail, those of any client."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from aoai_gateway.runtime.failing import (
     FEWEST_ALONE,
     FEWEST_CALLS,
     FORGOTTEN_SECONDS,
+    MOST_DEPLOYMENTS,
     FailingDeployments,
 )
 from aoai_gateway.runtime.gateway import Gateway
@@ -29,10 +30,16 @@ class Watched:
         self.now = 1000.0
         caplog.set_level(logging.INFO)
 
-    def end(self, status: int, outcome: Outcome = Outcome.BACKENDS_OUT, client: str = "Ann") -> list[str]:
+    def end(
+        self,
+        status: int,
+        outcome: Outcome = Outcome.BACKENDS_OUT,
+        client: str = "Ann",
+        deployment: str = "gpt",
+    ) -> list[str]:
         call = self.world.call().call
         call.client = Client(name=client, key="key-of-a-client")
-        call.status, call.outcome = status, outcome
+        call.status, call.outcome, call.deployment = status, outcome, deployment
         self.now += 1
         self.failing.note(call, self.now)
         events = [r.event for r in self.caplog.records if hasattr(r, "event")]
@@ -84,7 +91,7 @@ def test_any_answer_of_a_backend_ends_it(status: int, caplog: pytest.LogCaptureF
     assert here.end(502) == []
 
 
-def test_it_is_forgotten_when_nobody_calls_any_more(caplog: pytest.LogCaptureFixture) -> None:
+def test_it_is_forgotten_when_no_call_comes_any_more(caplog: pytest.LogCaptureFixture) -> None:
     here = Watched(caplog)
     for n in range(FEWEST_CALLS):
         here.end(502, client=f"client {n}")
@@ -92,14 +99,43 @@ def test_it_is_forgotten_when_nobody_calls_any_more(caplog: pytest.LogCaptureFix
     assert list(here.failing.names(here.now + FORGOTTEN_SECONDS + 1)) == []
 
 
-def test_it_is_trouble() -> None:
+def test_it_is_told_again_when_it_fails_after_a_long_time_in_which_no_probe_came(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    here = Watched(caplog)
+    for again in range(2):
+        here.now += again * 2 * FORGOTTEN_SECONDS
+        events = [here.end(502, client=f"client {n}") for n in range(FEWEST_CALLS)]
+        assert events == [[]] * (FEWEST_CALLS - 1) + [["deployment.failing"]]
+
+
+def test_names_of_long_ago_leave_room_for_those_of_now(caplog: pytest.LogCaptureFixture) -> None:
+    here = Watched(caplog)
+    for n in range(MOST_DEPLOYMENTS):
+        here.end(502, deployment=f"made up {n}")
+    events = [here.end(502, client=f"client {n}") for n in range(FEWEST_CALLS)]
+    assert events == [[]] * FEWEST_CALLS, "there is no room"
+    here.now += FORGOTTEN_SECONDS
+    events = [here.end(502, client=f"client {n}") for n in range(FEWEST_CALLS)]
+    assert events[-1] == ["deployment.failing"]
+
+
+def test_calls_for_no_deployment_count_for_none(caplog: pytest.LogCaptureFixture) -> None:
+    here = Watched(caplog)
+    for n in range(2 * FEWEST_ALONE):
+        assert here.end(502, client=f"client {n}", deployment="") == []
+
+
+@pytest.mark.parametrize(("deployment", "subject"), [("gpt", "gpt"), ("made up by a client", "a deployment")])
+def test_it_is_trouble_and_strangers_read_no_word_of_a_client(deployment: str, subject: str) -> None:
     gateway = Gateway()
     gateway.adopt(config("a", "b"))
     made = world("a", "b")
     for n in range(FEWEST_CALLS):
         call = made.call().call
         call.client = Client(name=f"client {n}", key="key-of-a-client")
-        call.status, call.outcome = 502, Outcome.BACKENDS_OUT
+        call.status, call.outcome, call.deployment = 502, Outcome.BACKENDS_OUT, deployment
         gateway.write_down(call)
     (found,) = troubles(gateway)
-    assert (found.kind, found.text) == ("failing", "gpt fails: its backends answer no call")
+    assert (found.kind, found.text) == ("failing", f"{deployment} fails: its backends answer no call")
+    assert found.for_strangers() == f"{subject} fails: its backends answer no call"

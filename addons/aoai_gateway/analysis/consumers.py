@@ -60,9 +60,9 @@ class Consumer:
     dry_run: dict[str, int] = field(default_factory=dict)
     """What a dry run would have refused, by cause."""
     requests_at: dict[int, int] = field(default_factory=dict)
-    """By minute (since the epoch)."""
+    """The requests of each minute (since the epoch)."""
     tokens_at: dict[int, int] = field(default_factory=dict)
-    """Of the minutes in which it called."""
+    """The tokens of each minute in which it called."""
     refused_at: dict[int, int] = field(default_factory=dict)
     unmet_at: dict[int, int] = field(default_factory=dict)
     """Calls that a quota refused and that were no retries."""

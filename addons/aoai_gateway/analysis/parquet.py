@@ -82,7 +82,11 @@ def write(files: Sequence[Path], selection: Selection, output: Path) -> int:
 
     folder = Path(tempfile.mkdtemp(prefix=".export-", dir=output.parent))
     try:
-        lines = [_as_lines(file, folder / f"{n}.jsonl") for n, file in enumerate(files)]
+        reading = Reading()
+        # As `read` does, which reads a file that is named twice once.
+        lines = [
+            _as_lines(file, folder / f"{n}.jsonl", reading) for n, file in enumerate(dict.fromkeys(files))
+        ]
         draft = folder / "draft.parquet"
         with duckdb.connect(config=OFFLINE) as connection:
             count = _written(connection, lines, selection, draft, duckdb.Error)
@@ -104,13 +108,16 @@ def _look_for_records(lines: Sequence[Path], files: Sequence[Path]) -> None:
         raise RecordsError(reading.why_nothing())
 
 
-def _as_lines(file: Path, draft: Path) -> Path:
-    """Return a file of lines for a file of records: flows and other programs' rows are made records first."""
+def _as_lines(file: Path, draft: Path, reading: Reading) -> Path:
+    """Return a file of lines for a file of records: flows and other programs' rows are made records first.
+
+    ``reading`` is that of all files. Raises RecordsError.
+    """
     # What cannot be opened is said in the system's words, not in DuckDB's.
     if is_plain(file):
         return file
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT, 0o600), "w") as out:
-        out.writelines(json.dumps(record) + "\n" for _, record in read([file], Selection(), Reading()))
+        out.writelines(json.dumps(record) + "\n" for _, record in read([file], Selection(), reading))
     return draft
 
 

@@ -64,7 +64,7 @@ class Reading:
     copies: list[tuple[str, str]] = field(default_factory=list)
     """Files that begin with the same call as one before: their names, and the other's."""
     _begins: dict[str, str] = field(default_factory=dict)
-    """By the call with which it begins, the name of a file."""
+    """The names of files by the call with which each begins."""
 
     def pass_over(self, place: str, wrong: str) -> None:
         """Count a line that is no record, or the rest of a capture."""

@@ -14,10 +14,10 @@ from msgspec.json import Decoder
 from pydantic import Field, TypeAdapter, ValidationError
 
 MOST = 10**15
-"""Of any number: sums of it are exact as floats still, and no call comes near."""
+"""The most that any number may be: sums of it are exact as floats still, and no call comes near."""
 
 LATEST = datetime(9998, 1, 1, tzinfo=UTC).timestamp()
-"""Of a record's time: what comes after it can be written, too."""
+"""The latest time of a record: what comes after it can be written, too."""
 
 # Bounds stand twice: pydantic names the field that is wrong, msgspec reads the lines that are right.
 _Count = Annotated[int, Field(ge=0, le=MOST), Meta(ge=0, le=MOST)]

@@ -23,10 +23,10 @@ PATHS = {each.name: each.address for each in (CHAT_COMPLETIONS, COMPLETIONS, EMB
 """Where calls of each operation go, in the version of the API that needs no more words."""
 
 MOST_SAMPLES = 2_000
-"""Of a backend's speed; more would tell no more."""
+"""The most samples of a backend's speed; more would tell no more."""
 
 NO_FAULTS: Mapping[str, Fault] = MappingProxyType({})
-"""Those of most calls."""
+"""The faults of most calls: none."""
 
 DEFAULT_BEGIN, DEFAULT_SPEED = 0.5, 60.0
 """Seconds until an answer begins, and tokens per second, where no record tells."""
@@ -67,12 +67,12 @@ class RecordedCall:
     waited: float
     spilled: bool
     begin: float | None
-    """Until the answer of the backend that served it began."""
+    """Seconds until the answer of the backend that served it began."""
     duration: float | None
-    """Of the attempt that served it."""
+    """Seconds that the attempt took which served it."""
     status: int
     patience: float | None
-    """After which its client hung up."""
+    """Seconds after which its client hung up."""
     faults: Mapping[str, Fault] = field(default_factory=dict)
 
 
@@ -90,9 +90,9 @@ class Recording:
 
     calls: list[RecordedCall] = field(default_factory=list)
     speeds: dict[str, Speed] = field(default_factory=dict)
-    """By backend, ``standin@endpoint``."""
+    """The speeds by backend, ``standin@endpoint``."""
     observed_limits: dict[str, int] = field(default_factory=dict)
-    """Of backends that refused calls: the most tokens that they served in a minute."""
+    """The most tokens that backends which refused calls served in a minute, by backend."""
     left_out: int = 0
     """Records that are no calls which could be sent again."""
     _usual: Speed | None = field(default=None, repr=False, compare=False)

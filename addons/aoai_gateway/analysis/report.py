@@ -92,7 +92,7 @@ class DeploymentLoad:
 
     model: str | None = None
     input_at: Counter[int] = field(default_factory=Counter)
-    """Without cached tokens."""
+    """The input tokens of each minute, without cached ones."""
     output_at: Counter[int] = field(default_factory=Counter)
     cost: float = 0.0
 
@@ -131,7 +131,7 @@ def estimate(
 
 
 MOST_BUCKETS = 120
-"""Of a chart; a longer report has wider ones."""
+"""The most buckets of a chart; a longer report has wider ones."""
 
 MOST_SERIES = 6
 """Consumers that a chart tells apart; the others are one."""

@@ -40,15 +40,15 @@ BEGIN = 1_000.0
 """When the first call comes, on the clock of the engine."""
 
 REFUSAL_SECONDS = 0.05
-"""Until a backend's 429 is there."""
+"""Seconds until a backend's 429 is there."""
 
 REFUSAL_BODY = b'{"error":{"code":"429","message":"Rate limit exceeded."}}'
 
 BYTES_A_TOKEN = 4
-"""Of a prompt's text, for what the engine estimates from its size."""
+"""Bytes of a prompt's text for each token, for what the engine estimates from its size."""
 
 LOOK_SECONDS = 0.001
-"""Between two looks at the queue that only time brings about."""
+"""Seconds between two looks at the queue that only time brings about."""
 
 
 @dataclass(slots=True)
@@ -254,7 +254,7 @@ class _Running:
         self._liveness: Liveness | None = None
         """Of the backend that it was sent to."""
         self._rest = 0.0
-        """From the begin of the answer to its end, at the backend that it was sent to."""
+        """Seconds from the begin of the answer to its end, at the backend that it was sent to."""
 
     def step(self, result: effects.Result | None) -> None:
         """Lead the engine to its next effect that takes time. None as the result begins."""

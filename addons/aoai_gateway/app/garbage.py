@@ -31,7 +31,7 @@ LONG = 0.001
 """Seconds of a full collection from which on what has survived it is set aside."""
 
 IDLE_SECONDS = 5.0
-"""Without a call, after which one may wait for a collection."""
+"""Seconds without a call, after which one may wait for a collection."""
 
 BETWEEN_SECONDS = 300.0
 """Seconds between two collections of all generations while no call comes, at least …"""

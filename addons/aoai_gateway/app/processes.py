@@ -16,6 +16,8 @@ import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
+from aoai_gateway import whole_lines
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -132,6 +134,7 @@ def _run(run: Callable[[int], int], pipe: int) -> NoReturn:
     except BaseException:
         traceback.print_exc()
     finally:
+        whole_lines.finish()
         sys.stdout.flush()
         sys.stderr.flush()
         # What the parent registered to be done at its own end is not for its children to do.

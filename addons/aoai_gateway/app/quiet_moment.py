@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 
 MOST_SECONDS = 5.0
-"""For how long a moment is waited for in all. A busy gateway has none, and what is to be done is needed."""
+"""The longest wait for such moments in all: a busy gateway has none, and the work has to be done."""
 
 PAUSE_SECONDS = 0.005
-"""Between two looks: much less than the moments that are of use."""
+"""The time between two looks: much less than the moments that are of use."""
 
 
 class QuietMoments:

@@ -40,10 +40,10 @@ OPERATION = "chat.completions"
 CONNECT_SECONDS = 10.0
 
 RETRY_SECONDS = 60.0
-"""From a call's begin on, for which it is sent again; as azure-openai-benchmark has it."""
+"""Seconds from a call's begin, for which it is sent again; as azure-openai-benchmark has it."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 20.0
-"""Of the exponential retry, where the answer names no time."""
+"""Seconds between tries of the exponential retry, where the answer names no time."""
 
 LARGEST_ERROR = 64 * 1024
 
@@ -160,7 +160,7 @@ class Caller:
         self.under_way = 0
         """Calls that have been sent and not ended."""
         self.were_all_busy = False
-        """Whether a call had to wait since there were as many under way as clients."""
+        """Whether a call had to wait because as many were under way as there are clients."""
 
     def prepare(self, planned: Planned) -> Ready:
         """Make the body of a call, before its time has come."""
@@ -252,7 +252,7 @@ class Caller:
             sent.facts = read_answer(body)
 
     def _record(self, ready: Ready, due: float, tries: list[_Try], ended_by: str) -> dict[str, Any]:
-        """``ended_by``: why the call has no end of its own, if so."""
+        """Return the call's record. ``ended_by``: why the call has no end of its own; empty: it has one."""
         planned = ready.planned
         last = tries[-1] if tries else _Try(self._clock())
         reader = last.reader

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from aoai_gateway.usage.sink import Record
 
 MOST_SAMPLES = 2_000
-"""Of a second's calls, for the figures while it runs; those at the end are of all calls."""
+"""The most samples of a second, for the figures while it runs; those at the end are of all calls."""
 
 TIMES = ("ttft", "tbt", "e2e", "late")
-"""To the first token, between tokens, end to end, and by how much a call was sent too late."""
+"""The times of a call: to the first token, between tokens, end to end, and how late it was sent."""
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class Tally:
     failed: int = 0
     """Neither served nor throttled: errors, broken streams, time-outs."""
     causes: Counter[str] = field(default_factory=Counter)
-    """Of those that were throttled or failed."""
+    """The causes of calls that were throttled or failed."""
     input_tokens: int = 0
     output_tokens: int = 0
     tries: int = 0

@@ -40,7 +40,7 @@ PROFILES: Mapping[str, Shape] = {
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """In whose name calls are made. ``share``: its part of the calls, beside the others' shares."""
+    """A client in whose name calls are made. ``share``: its part of the calls, beside the others' shares."""
 
     name: str
     key: str = field(repr=False)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from aoai_gateway.usage.sink import Record
 
 BEHIND_SECONDS, BEHIND = 0.5, 1.05
-"""By how much longer than planned the calls of a step were sent, when its rate was not reached."""
+"""The seconds, and the factor, by which a step takes longer than planned if its rate is not reached."""
 
 
 class Run:
@@ -47,7 +47,7 @@ class Run:
         self._over = asyncio.Event()
         self._sent_until: float | None = None
         self._last_sent: dict[int, float] = defaultdict(float)
-        """By step, when its last call was sent in fact, in seconds after the begin."""
+        """The time at which each step's last call was sent in fact, in seconds after the begin."""
         self.sent = 0
         """Calls that were due, whether they could be sent at once or not."""
 
@@ -156,5 +156,5 @@ class Run:
 
 
 def _is_behind(seconds: float, planned: float) -> bool:
-    """Whether calls took longer to send than planned: by more than a delay of this machine would explain."""
+    """Whether calls took longer to send than planned, by more than a delay of this machine explains."""
     return seconds > planned + BEHIND_SECONDS and seconds > BEHIND * planned

@@ -20,7 +20,7 @@ WIDEST = 120
 BAR = 24
 
 PLAIN_SECONDS = 5
-"""Between two lines, where standard error is no terminal."""
+"""Seconds between two lines, where standard error is no terminal."""
 
 LATE_SECONDS = 0.05
 """A 99th percentile of lateness above which the summary warns: the figures tell of this machine, too."""

@@ -57,7 +57,7 @@ def answer(gateway: Gateway, method: str, path: str) -> http.Response | None:
 def answer_reached(path: str) -> http.Response | None:
     """Answer a HEAD by which a program asks whether a base address is reachable; None if it is another path.
 
-    The answer is empty, and the same whatever its sender shows: it tells nothing, and nothing is forwarded.
+    The answer is empty, and the same with any key or none: it tells nothing, and nothing is forwarded.
     """
     if not REACHED.fullmatch(path.partition("?")[0]):
         return None

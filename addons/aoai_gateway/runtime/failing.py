@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FEWEST_CALLS, FEWEST_CLIENTS = 5, 2
-"""That have to fail in a row before a deployment is said to fail; of one client alone, `FEWEST_ALONE`."""
+"""The calls in a row, and their clients, that fail before a deployment is said to fail; of one client alone,
+`FEWEST_ALONE`."""
 
 FEWEST_ALONE = 20
 
 MOST_DEPLOYMENTS, MOST_CLIENTS = 200, 10
-"""That are remembered: clients may make up the names of the first."""
+"""The deployments, and clients of each, that are remembered: clients may make up names of deployments."""
 
 FORGOTTEN_SECONDS = 600.0
-"""After the last failure, when no call has come since."""
+"""The time after the last failure when a deployment is forgotten, if no call has come since."""
 
 
 @dataclass(slots=True)
@@ -57,8 +58,11 @@ class FailingDeployments:
             return
         if not call.attempts or call.outcome not in (Outcome.OK, Outcome.BACKENDS_OUT):
             return
+        if not call.deployment:
+            return  # it is for no deployment: a list, a file
         known = self._failing.get(call.deployment)
-        if known is None:
+        if known is None or now - known.last > FORGOTTEN_SECONDS:
+            self._forget(now)
             if len(self._failing) >= MOST_DEPLOYMENTS:
                 return
             known = self._failing[call.deployment] = _Failing(now, now)
@@ -81,11 +85,13 @@ class FailingDeployments:
 
     def names(self, now: float) -> Iterator[str]:
         """Give the deployments that fail now."""
+        self._forget(now)
+        yield from [name for name, known in self._failing.items() if known.is_told]
+
+    def _forget(self, now: float) -> None:
         for name, known in [*self._failing.items()]:
             if now - known.last > FORGOTTEN_SECONDS:
                 del self._failing[name]
-            elif known.is_told:
-                yield name
 
     def _end(self, deployment: str, now: float) -> None:
         known = self._failing.pop(deployment, None)

@@ -71,8 +71,11 @@ def _empty_pools(gateway: Gateway) -> Iterator[Trouble]:
 
 def _failing(gateway: Gateway) -> Iterator[Trouble]:
     gateway.catch_up()
+    configured = gateway.setup.table.deployments if gateway.setup is not None else ()
     for name in gateway.failing.names(gateway.clock.monotonic()):
-        yield Trouble("failing", f"{name} fails: its backends answer no call")
+        # Where all names are passed on, a client may have made it up.
+        public = "" if name in configured else "a deployment fails: its backends answer no call"
+        yield Trouble("failing", f"{name} fails: its backends answer no call", public)
 
 
 def _sinks(gateway: Gateway) -> Iterator[Trouble]:

@@ -1,7 +1,7 @@
 """Prompts of named clients, redacted, into a file of their own: ``record_prompts``.
 
 A prompt is read, redacted and written in its sink's thread. Patterns are the administrator's, and texts
-anybody's, so a match may take for ever: ``regex`` lets other threads run meanwhile, and ends after a time.
+any client's, so a match may take for ever: ``regex`` lets other threads run meanwhile, and ends after a time.
 What could not be redacted in that time is not written.
 """
 

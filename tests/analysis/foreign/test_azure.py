@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from aoai_gateway.analysis.export_command import main as export_main
 from aoai_gateway.analysis.reading import Reading, RecordsError, Selection
 from aoai_gateway.analysis.records import read
 from aoai_gateway.analysis.report_command import main as report_main
@@ -132,10 +133,14 @@ def test_parts_of_long_messages_are_no_calls(tmp_path: Path) -> None:
     assert (found["deployment"], found["input_tokens"], found["streaming"]) == ("gpt-4o", 100, True)
 
 
-def test_both_tables_unjoined_are_an_error(tmp_path: Path) -> None:
+def test_both_tables_unjoined_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [written(tmp_path, GATEWAY), written(tmp_path, LLM, name="llm.json")]
     with pytest.raises(RecordsError, match="join both tables on CorrelationId"):
         list(read(files, Selection(), Reading()))
+    out = tmp_path / "usage.parquet"
+    assert export_main([*map(str, files), "-o", str(out)]) == 1
+    assert "join both tables on CorrelationId" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_azure_openais_own_log(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ OPERATIONS = {
     "messages": "messages",
     "completions": "completions",
 }
-"""By what the name of an operation, or a path, has in it; the first that fits."""
+"""The operations by a part of their name, or of a path; the first that fits counts."""
 
 CLIENT_LEFT = "ClientConnectionFailure"
 """APIM's reason where the client was gone; without an answer by then, the status is 0 or empty."""

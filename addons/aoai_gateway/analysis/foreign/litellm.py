@@ -18,7 +18,7 @@ OPERATIONS = {
     "responses": "responses",
     "anthropic_messages": "messages",
 }
-"""By its call types, without the ``a`` of those that are asynchronous."""
+"""The operations by LiteLLM's call types, without the ``a`` of those that are asynchronous."""
 
 MASTER_KEY = "litellm_proxy_master_key"
 

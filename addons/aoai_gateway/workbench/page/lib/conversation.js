@@ -1,4 +1,4 @@
-// A request's JSON -> the messages of a conversation, whatever the operation calls them.
+// A request's JSON -> the messages of a conversation, under any operation's names.
 
 /** The member beside the messages that instructs the model, where there is one. */
 export const SYSTEM = { responses: "instructions", messages: "system" };
