@@ -328,6 +328,19 @@ def test_a_refusal_closes_for_as_long_as_it_says() -> None:
     assert capacity.fits(300, 0, 7)
 
 
+def test_a_refusal_that_is_heard_of_late_closes_no_backend_of_which_a_later_answer_has_told_room() -> None:
+    """That of another process: in the meantime, a call of this one was sent, and answered."""
+    capacity = Capacity(Declared(1_000))
+    capacity.begin("theirs", 300, 1)
+    capacity.begin("ours", 300, 2)
+    capacity.learn("ours", RateLimits(limit_tokens=1_000, remaining_tokens=600), 2.5)
+    capacity.refused("theirs", NOTHING, 20, 1.5)
+    assert capacity.fits(300, 0, 3)
+    capacity.begin("another", 100, 3)
+    capacity.refused("another", NOTHING, 20, 3.1)
+    assert not capacity.fits(300, 0, 4), "a refusal since then counts"
+
+
 def test_used_up_requests_close_for_a_window_at_most() -> None:
     capacity = Capacity(Declared(requests_per_minute=60))
     capacity.begin("1", 5, 0)

@@ -193,6 +193,9 @@ class Capacity:
         if booking is None:
             return
         self._take_back(call_id, booking, now)
+        if now < self.told_at:
+            # Another process was refused, and this one hears of it late: an answer has told more since.
+            return
         self._slow_start = self._slow_start or SlowStart()
         self._slow_start.refused(now)
         self._margin = min(LARGEST_MARGIN, self._margin + MARGIN_STEP)
