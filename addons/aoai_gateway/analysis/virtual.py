@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Config
     from aoai_gateway.engine.effects import EffectGenerator
     from aoai_gateway.routing.backends import Backend
+    from aoai_gateway.routing.liveness import Liveness
 
 BEGIN = 1_000.0
 """When the first call comes, on the clock of the engine."""
@@ -228,6 +229,7 @@ class _Running:
         "_booked",
         "_effect",
         "_gateway",
+        "_liveness",
         "_place",
         "_rest",
         "_run",
@@ -249,6 +251,8 @@ class _Running:
         self._steps = 0
         self._place: Deployment | None = None
         self._booked: limits.Reservation | None = None
+        self._liveness: Liveness | None = None
+        """Of the backend that it was sent to."""
         self._rest = 0.0
         """From the begin of the answer to its end, at the backend that it was sent to."""
 
@@ -324,12 +328,16 @@ class _Running:
         if self._steps == steps and not self.done:
             if used is not None and self._booked is not None:
                 self._settle(used)
+            if isinstance(result, effects.Answered) and self._liveness is not None:
+                # What it sends comes bit by bit until the end.
+                self._liveness.hear(result.now + self._rest)
             self.step(result)
 
     def _send(self, effect: effects.Send) -> None:
         gateway, recorded, backend = self._gateway, self.recorded, effect.attempt.backend
         fault = recorded.faults.get(backend.name)
         now, latest = gateway.now, gateway.now + effect.timeouts.first_byte
+        self._liveness = effect.attempt.liveness
         begin, self._rest = self._pace(backend.name)
         if fault is not None:
             self._fail(fault.status, min(now + fault.seconds, latest))

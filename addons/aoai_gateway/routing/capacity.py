@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.backends import Backend
     from aoai_gateway.wire.hints import RateLimits
 
+_NEVER = -math.inf
+"""One object for all backends: each has several such times."""
+
 REQUEST_WINDOW = 10.0
 SMALL_REQUEST_WINDOW = 60.0
 """Below six requests per minute there is no whole one in ten seconds."""
@@ -76,7 +79,7 @@ class _Limit:
     """A limit per minute from the backend's headers."""
 
     amount: int | None = None
-    told_at: float = -math.inf
+    told_at: float = _NEVER
 
     def learn(self, amount: int | None, now: float) -> None:
         if amount is not None:
@@ -118,7 +121,7 @@ class Capacity:
         self._tokens = SlidingWindow(TOKEN_WINDOW_SECONDS)
         self._requests = SlidingWindow(REQUEST_WINDOW)
         self._bucket = Bucket()
-        self._utilized_at = -math.inf
+        self._utilized_at = _NEVER
         self._is_provisioned = False
         """Whether its answers have shown that it is, by their utilisation."""
         self._ptu_size = PtuSize()
@@ -127,10 +130,11 @@ class Capacity:
         self._request_limit = _Limit()
         self._bookings: dict[str, _Booking] = {}
         self._margin = 0.0
-        self._learned_at = -math.inf
+        self._learned_at = _NEVER
         self._refusal: _Refusal | None = None
-        self._slow_start = SlowStart()
-        self.told_at = -math.inf
+        self._slow_start: SlowStart | None = None
+        """Since the backend has refused a call; hardly any does."""
+        self.told_at = _NEVER
         """When the last call was sent whose answer has told how full it is."""
 
     # --- what happens -----------------------------------------------------------------------------
@@ -152,7 +156,8 @@ class Capacity:
         own = self._tokens.own(now)
         self._all_tokens += tokens
         self._bookings[call_id] = _Booking(tokens, now, own, share, self._bucket.poured, self._all_tokens)
-        self._slow_start.sent(now)
+        if self._slow_start is not None:
+            self._slow_start.sent(now)
 
     def learn(self, call_id: str, limits: RateLimits, now: float) -> None:
         """The head of a call's answer came, and was no refusal. To be reported before `end`."""
@@ -162,7 +167,8 @@ class Capacity:
         if booking is None:
             return
         self._margin = max(0.0, self._margin - MARGIN_FALL)
-        self._slow_start.answered(booking.at)
+        if self._slow_start is not None:
+            self._slow_start.answered(booking.at)
         if self.provisioned:
             if limits.utilization is not None:
                 self._utilized_at = booking.at
@@ -187,6 +193,7 @@ class Capacity:
         if booking is None:
             return
         self._take_back(call_id, booking, now)
+        self._slow_start = self._slow_start or SlowStart()
         self._slow_start.refused(now)
         self._margin = min(LARGEST_MARGIN, self._margin + MARGIN_STEP)
         most = TOKEN_WINDOW_SECONDS
@@ -313,11 +320,11 @@ class Capacity:
             if self._size is not None or now - self._utilized_at < UTILIZATION_AGE:
                 wait = self._bucket.when(self._most_level(leave_free), now)
             if self._size is None:
-                wait = max(wait, self._slow_start.wait(now))
+                wait = max(wait, self._wait_for_step(now))
         else:
             limit = self._tokens_per_minute(now)
             if limit is None:
-                wait = self._slow_start.wait(now)
+                wait = self._wait_for_step(now)
             if limit is not None and tokens > limit:
                 return None
             if limit is not None:
@@ -392,6 +399,9 @@ class Capacity:
     def _request_window(self, now: float) -> float:
         limit = self._request_limit.below(self.declared.requests_per_minute, now)
         return REQUEST_WINDOW if limit is None or limit >= 6 else SMALL_REQUEST_WINDOW
+
+    def _wait_for_step(self, now: float) -> float:
+        return 0.0 if self._slow_start is None else self._slow_start.wait(now)
 
     def _requests_per_window(self, now: float) -> int | None:
         limit = self._request_limit.below(self.declared.requests_per_minute, now)

@@ -77,11 +77,11 @@ class Liveness:
             self._whole.ended(call_id)
 
     def hear(self, now: float) -> None:
-        """Note that bytes of any kind came."""
-        self.heard = now
+        """Note that bytes of any kind came. In virtual time, ``now`` may be when a stream will end."""
+        self.heard = max(now, self.heard)
         self.silent = False
         if self._whole is not None:
-            self._whole.heard = now
+            self._whole.heard = max(now, self._whole.heard)
             self._whole.silent = False
 
     def is_lost(self, call_id: str, now: float) -> bool:
