@@ -275,6 +275,21 @@ def test_the_first_calls_of_two_classes_go_one_after_the_other(breaks: Breaks) -
     assert breaks.may_probe(PTU, "standard", "3", 8 + REFUSES_WITHIN), "the first one was not refused"
 
 
+@pytest.mark.parametrize("breaks", [lacking(), broken()], ids=["lacked room", "failed"])
+def test_a_higher_class_does_not_wait_for_the_first_call_of_a_lower_one(breaks: Breaks) -> None:
+    assert breaks.may_probe(PTU, "standard", "2", 8)
+    assert breaks.may_probe(PTU, "critical", "3", 8.1)
+
+
+def test_nor_when_it_was_well_again_before_the_last_failure() -> None:
+    breaks = broken()
+    assert breaks.may_probe(PTU, "critical", "2", 8)
+    breaks.probe_succeeded(PTU, "critical", "2")
+    failed(breaks, 9, call="4")
+    assert breaks.may_probe(PTU, "standard", "5", 100)
+    assert breaks.may_probe(PTU, "critical", "6", 100.1)
+
+
 def test_a_class_does_not_wait_for_the_first_call_of_another_that_has_ended() -> None:
     breaks = broken()
     assert breaks.may_probe(PTU, "critical", "2", 8)

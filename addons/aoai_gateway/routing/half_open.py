@@ -19,8 +19,8 @@ of them are sent elsewhere then.
 
 What the first call of one class shows, those of the others need not find out by being refused as well. So
 where several classes come back at the same time, the first call of one goes a moment before those of the
-others. And a class sends none just to try a backend that lacked room where a later answer has told how much
-it has.
+lower ones. And a class sends none just to try a backend that lacked room where a later answer has told how
+much it has.
 
 Of several processes, each counts the probes of all, and hears what any of them hears. No probe waits for such
 news: without it, the lease of the last one that was sent runs out, and the next goes.
@@ -31,6 +31,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import NamedTuple
 
 from aoai_gateway.routing.slow_start import REFUSES_WITHIN
@@ -120,6 +121,8 @@ class Probes:
         if earlier is None:
             classes[cls] = _HalfOpen(call_id, 0, None, now, lacks_room)
             return 0
+        # A failure is begun for all classes, the highest first: so is their order here.
+        classes[cls] = classes.pop(cls)
         lease = earlier.leases.pop(call_id, None)
         new = lease is not None and lease.since >= earlier.failed_at
         failed = min(earlier.failures + new, MOST_DOUBLINGS)
@@ -185,13 +188,13 @@ class Probes:
         return max(wait, self._wait_unheard(scope, half_open, now)) if half_open.lacks_room else wait
 
     def _wait_first(self, scope: Scope, half_open: _HalfOpen, now: float) -> float:
-        """Seconds for which the first call of a class waits for that of another, which was just sent."""
+        """Seconds for which the first call of a class waits for that of a higher one, which was just sent."""
         if half_open.let_in(now):
             return 0.0
         firsts = (
             lease.since
-            for each in self._half_open[scope].values()
-            if each is not half_open and not each.let_in(now)
+            for each in takewhile(lambda each: each is not half_open, self._half_open[scope].values())
+            if not each.let_in(now)
             for lease in each.leases.values()
             if lease.until > now
         )
