@@ -179,6 +179,16 @@ def test_neither_one_call_alone_nor_a_short_silence_makes_it_doubtful() -> None:
     assert not sent(("a", 0, None), ("b", 0, None)).is_doubtful(1_000), "nothing is known of these"
 
 
+def test_a_stream_that_pauses_makes_no_backend_doubtful() -> None:
+    liveness = sent(("stream", 0, 1.0))
+    liveness.hear(0.5)
+    liveness.sent("other", 10, 5.0)
+    assert not liveness.is_doubtful(15)
+    assert not liveness.is_doubtful(1_000), "one call alone may think for long"
+    liveness.sent("another", 11, 5.0)
+    assert liveness.is_doubtful(16)
+
+
 def test_all_of_an_endpoint_is_silent_where_none_of_its_backends_says_anything() -> None:
     whole = Liveness()
     ptu, paygo = Liveness(whole), Liveness(whole)

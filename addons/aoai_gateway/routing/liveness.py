@@ -100,13 +100,17 @@ class Liveness:
         return self.silent and pending is not None and self._waits_in_vain(pending, LONGER_IN_SILENCE, now)
 
     def is_doubtful(self, now: float) -> bool:
-        """Whether calls wait, and one of them for longer than the slowest one lately.
+        """Whether nothing has come since calls were sent, and one waits longer than the slowest one lately.
 
-        It is too early to give any of them up, but others are better sent elsewhere, where there is room.
+        It is too early to give any of them up, but others are better sent elsewhere, where there is room. A
+        stream that pauses, or whose client reads slowly, was sent earlier, and says nothing.
         """
         if now - self.heard < SHORTEST or len(self._pending) < WITNESSES:
             return False
-        return any(self._waits_in_vain(each, LONGER_IN_SILENCE, now) for each in self._pending.values())
+        since = [each for each in self._pending.values() if each.sent >= self.heard]
+        return len(since) >= WITNESSES and any(
+            self._waits_in_vain(each, LONGER_IN_SILENCE, now) for each in since
+        )
 
     def ask_again(self, call_id: str, now: float) -> float:
         """Return the time at which to ask next whether a call is lost; infinite if nothing is known of it."""
