@@ -339,6 +339,7 @@ def test_a_refusal_that_is_heard_of_late_closes_no_backend_of_which_a_later_answ
     capacity.begin("another", 100, 3)
     capacity.refused("another", NOTHING, 20, 3.1)
     assert not capacity.fits(300, 0, 4), "a refusal since then counts"
+    assert capacity.told_at < 0, "and what was told before it is void"
 
 
 def test_used_up_requests_close_for_a_window_at_most() -> None:

@@ -196,6 +196,7 @@ class Capacity:
         if now < self.told_at:
             # Another process was refused, and this one hears of it late: an answer has told more since.
             return
+        self.told_at = _NEVER
         self._slow_start = self._slow_start or SlowStart()
         self._slow_start.refused(now)
         self._margin = min(LARGEST_MARGIN, self._margin + MARGIN_STEP)
