@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -52,6 +53,10 @@ class Connection:
     def finish(self) -> None:
         """Say that nothing more will be sent."""
         self._socket.shutdown(socket.SHUT_WR)
+
+    def has_more(self) -> bool:
+        """Whether something has come that was not read, the connection's end included."""
+        return bool(select.select([self._socket], [], [], 0)[0])
 
     def reply(self, *, head_only: bool = False) -> Reply:
         """Read one response; ``head_only``: it answers a HEAD."""

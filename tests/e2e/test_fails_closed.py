@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.addons.break_on_demand import NAMES
-from tests.e2e.processes import Gateway, Host, Simulator
+from tests.e2e.processes import Gateway, Host, Simulator, eventually
 from tests.e2e.raw import Connection, head, post
 from tests.e2e.settings import CLIENT_KEY, SPEC
 from tests.e2e.shared import running
@@ -96,6 +96,13 @@ class Stage:
 
     def play(self, scene: Scene, asking: str = "") -> bytes:
         """Play a scene from a fresh start; gives all that the client got until the connection's end."""
+        while (answer := self._play(scene, asking)) is None:
+            # A backend that refused calls in the scenes before takes few at a time for a moment.
+            continue
+        return answer
+
+    def _play(self, scene: Scene, asking: str) -> bytes | None:
+        """Play a scene once. None: a client that was to hang up got an answer from another backend before."""
         self.prepare()
         for kind, how in scene.faults:
             self.simulator.fault(kind, **how)
@@ -107,7 +114,11 @@ class Stage:
             connection.send(scene.request)
             if not scene.hangs_up:
                 return connection.rest()
-            self.gateway.wait_until(lambda: self.in_flight() == 1, "calling the backend")
+            self.gateway.wait_until(
+                lambda: connection.has_more() or self.in_flight() == 1, "calling the backend"
+            )
+            if connection.has_more():
+                return None
         self.gateway.wait_until(lambda: self.in_flight() == 0, "rid of the call")
         return b""
 
@@ -365,13 +376,16 @@ def check(stage: Stage, name: str, scene_name: str) -> None:
     if BEFORE_SENDING.fullmatch(name):
         assert seen == []
 
-    assert stage.play(SCENES["plain"]).startswith(b"HTTP/1.1 200 ")
+    eventually(
+        lambda: stage.play(SCENES["plain"]).startswith(b"HTTP/1.1 200 "), "an answer to the call after it"
+    )
     if name not in ("Gateway.over", "GatewayStream._count_out"):
         assert stage.calls() == calls
 
 
 IN_LINE = {
     "Scheduler._excess",
+    "Scheduler._makes_way",
     "Scheduler._opens",
     "Scheduler._serve",
     "Scheduler._turns",
