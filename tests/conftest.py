@@ -110,7 +110,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_xdist_auto_num_workers() -> int:
     """Say how many processes ``-n auto`` is: tests wait for other processes for half of their time."""
     cores = os.cpu_count() or 1
-    return min(3 * cores, max(8, cores))
+    return 2 * cores if cores <= 4 else cores
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
