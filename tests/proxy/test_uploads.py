@@ -372,7 +372,7 @@ def test_a_backend_that_takes_no_more_and_answers_is_heard(
 def test_a_backend_that_takes_nothing_is_given_up(
     made: Callable[..., Connection], spools: list[Spool]
 ) -> None:
-    here = made(replay={"idle_seconds": 0.05})
+    here = made(replay={"idle_seconds": 0.5})
 
     async def written_out(client: str, backend: Peer) -> None:
         if backend.address == ("a.example", 80):
