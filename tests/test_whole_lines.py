@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
 from mitmproxy.addons.termlog import TermLogHandler
@@ -38,8 +38,8 @@ class Recorder(io.StringIO):
 def test_a_line_in_parts_is_written_when_it_ends() -> None:
     out = Recorder()
     file = WholeLines(out)
-    print("one", 2, file=file)  # type: ignore[call-overload]
-    print("three\nfour", file=file)  # type: ignore[call-overload]
+    print("one", 2, file=file)
+    print("three\nfour", file=file)
     assert out.written == ["one 2\n", "three\nfour\n"]
 
 
@@ -91,13 +91,13 @@ def read(descriptor: int, count: int) -> bytes:
 
 def test_the_log_does_not_wait_for_a_reader_that_has_stopped() -> None:
     with full_pipe() as (out, reading, size):
-        file = WholeLines(out)
+        file: Any = WholeLines(out)
         lines = [f"line {n}" for n in range(5)] + ["l" * 3 * AT_ONCE]
         for line in lines:
-            print(line, file=file)  # type: ignore[call-overload]
+            print(line, file=file)
         wanted = "".join(f"{line}\n" for line in lines)
         assert read(reading, size + len(wanted)).decode() == "." * size + wanted
-        print("again", file=file)  # type: ignore[call-overload]
+        print("again", file=file)
         assert read(reading, 6) == b"again\n"
 
 
@@ -115,8 +115,8 @@ def test_records_that_wait_for_a_reader_do_not_hold_up_the_log() -> None:
     with full_pipe() as (out, reading, size):
         records = threading.Thread(target=write_lines, args=[out, "r" * 2 * AT_ONCE + "\n"])
         records.start()
-        file = WholeLines(out)
-        print("log", file=file)  # type: ignore[call-overload]
+        file: Any = WholeLines(out)
+        print("log", file=file)
         found = read(reading, size + 2 * AT_ONCE + 1 + 4).decode().removeprefix("." * size)
         records.join(60)
     assert sorted(found.split("\n")) == ["", "log", "r" * 2 * AT_ONCE]
@@ -128,11 +128,11 @@ def test_lines_for_which_there_is_no_room_are_counted_and_told(
     monkeypatch.setattr(whole_lines, "MOST_WAITING", 3)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     with full_pipe() as (out, reading, size):
-        file = WholeLines(out)
-        handler = logging.StreamHandler(file)  # type: ignore[type-var]
+        file: Any = WholeLines(out)
+        handler = logging.StreamHandler(file)
         monkeypatch.setattr(whole_lines.logger, "handlers", [handler])
         for n in range(10):
-            print(n, file=file)  # type: ignore[call-overload]
+            print(n, file=file)
         read(reading, size)
         lines = read(reading, 6).decode().split()
         told = b""

@@ -41,7 +41,7 @@ LOOK_SECONDS = 1.0
 """The time for which a thread waits for room at once."""
 
 MOST_WAITING = 10_000
-"""Lines of the log that wait for room; those that come when there are as many are lost."""
+"""The most lines of the log that wait for room; further ones are lost."""
 
 LAST_SECONDS = 1.0
 """The time that lines may wait when the process ends."""
@@ -154,7 +154,7 @@ class WholeLines:
 
 
 def _write_at_once(file: TextIO, text: str) -> str:
-    """Write as many lines as takes no waiting. Returns those that are left."""
+    """Write as many lines as takes no waiting. Returns the other lines."""
     if not _writing.acquire(blocking=False):
         return text
     left = text

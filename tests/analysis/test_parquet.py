@@ -92,7 +92,7 @@ def test_other_lines_compressed_files_captures_and_older_records(tmp_path: Path)
 
 @pytest.mark.parametrize("form", ["utf-16", "gzip without the ending", "a file named -"])
 def test_what_a_report_reads_is_written(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DuckDB itself takes none of these."""
+    """DuckDB itself does not read such files."""
     text, source, out = json.dumps(record()) + "\n", tmp_path / "usage.jsonl", tmp_path / "usage.parquet"
     source.write_bytes(text.encode("utf-16") if form == "utf-16" else gzip.compress(text.encode()))
     if form == "a file named -":

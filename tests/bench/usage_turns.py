@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mitmproxy import ctx
 
@@ -77,9 +78,9 @@ class Turns:
         self._begun = time.thread_time()
 
     def _switch(self, *, counts: bool, writes: bool) -> None:
-        self._gateway.metrics.__dict__.pop("finished", None)
+        vars(self._gateway.metrics).pop("finished", None)
         if not counts:
-            self._gateway.metrics.finished = uncounted  # type: ignore[method-assign]
+            vars(self._gateway.metrics)["finished"] = uncounted
         self._gateway.sinks._open = self._sinks if writes else {}
 
     def _write_down(self, calls: Sequence[Call]) -> None:
@@ -112,7 +113,8 @@ def running() -> None:
     ended = gateway._ended
 
     def begin() -> None:
-        gateway._ended = Turns(gateway)  # type: ignore[assignment]
+        turns: Any = Turns(gateway)
+        gateway._ended = turns
 
     def end() -> None:
         turns, gateway._ended = gateway._ended, ended

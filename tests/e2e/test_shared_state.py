@@ -108,9 +108,7 @@ def share_one_budget(two: Two, crowd: str) -> None:
     assert left == {limit - spent}, "both know it to the token"
     assert min(served) >= 1, "no client starves"
     shares = Counter(number for number, records in enumerate(found) for r in records if r["charged_tokens"])
-    # Neither is shut out; how much each gets is up to the machine's processors.
-    assert len(shares) == 2
-    assert min(shares.values()) > 0.05 * sum(shares.values())
+    assert min(shares.values()) > 0.2 * sum(shares.values())
 
 
 def test_what_one_gateway_serves_the_other_knows(two: Two) -> None:

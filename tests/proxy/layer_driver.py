@@ -180,7 +180,7 @@ class Connection:
 
 
 class Other:
-    """An addon that listens to none of the gateway's events; without any, no flow is looked at."""
+    """An addon that hears no event of the gateway's; without an addon, no flow is looked at."""
 
 
 def listen(gateway: Gateway, *listeners: object) -> None:

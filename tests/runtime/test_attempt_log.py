@@ -54,7 +54,8 @@ def test_a_client_of_any_name_is_no_address_to_mitmproxys_log(
     caplog.set_level(logging.INFO)
     client = Client(name="A", key="key-of-a")
     call = world("a", clients=(client,)).script(a=failure).call(client=client).call
-    AttemptLog().log(SimpleNamespace(attempt=call.attempts[0], call=call), 0.0)  # type: ignore[arg-type]
+    failed: Any = SimpleNamespace(attempt=call.attempts[0], call=call)
+    AttemptLog().log(failed, 0.0)
     (record,) = caplog.records
     line = MitmFormatter(colorize=False).format(record)
     assert re.fullmatch(r"\[[0-9:.]+\] a(@a)? .*", line)

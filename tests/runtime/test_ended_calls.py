@@ -123,7 +123,8 @@ class Heard:
 def gateway_that_keeps(*heard: str) -> tuple[Gateway, Kept]:
     gateway, kept = Gateway(), Kept()
     gateway.adopt(config("a"))
-    gateway.heard = Heard(frozenset(heard))  # type: ignore[assignment]
+    listeners: Any = Heard(frozenset(heard))
+    gateway.heard = listeners
     gateway.sinks._open["kept"] = kept  # type: ignore[assignment]
     return gateway, kept
 
@@ -173,7 +174,8 @@ async def test_a_record_that_no_line_can_hold_is_lost_alone(
 ) -> None:
     gateway = Gateway()
     gateway.adopt(config("a"))
-    gateway.heard = Heard(frozenset())  # type: ignore[assignment]
+    listeners: Any = Heard(frozenset())
+    gateway.heard = listeners
     log = tmp_path / "usage.jsonl"
     gateway.sinks.adopt(config("a").but(usage_log=str(log)))
     made = calls(3)

@@ -108,7 +108,7 @@ def _is_utf16(file: io.BufferedReader) -> bool:
 
 
 def is_plain(path: Path) -> bool:
-    """Whether DuckDB can read a file, as far as its begin tells: lines of JSON, none of another program's.
+    """Whether DuckDB can read a file, as far as its begin tells: the gateway's own lines of JSON.
 
     Raises RecordsError if it cannot be read.
     """

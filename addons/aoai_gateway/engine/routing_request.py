@@ -26,7 +26,7 @@ ENDPOINT_HEADER = "x-gateway-endpoint"
 def pool_of(call: Call, plan: Plan) -> Pool:
     """Return the backends that may serve a call by a plan (empty: none does).
 
-    Raises GatewayError (403) if the client may use none of those that serve it.
+    Raises GatewayError (403) if the client may use no backend that serves it.
     """
     deployment, mine = plan.deployment, plan.pool
     if plan.is_barred:

@@ -92,7 +92,7 @@ class DownstreamRequest:
         """Take in the head. Returns the answer to a browser's preflight, and to a probe of an orchestrator or
         of a program that asks whether the gateway is reachable.
 
-        None of them needs a key, and none is shown to other addons.
+        These requests need no key, and are not shown to other addons.
         """
         here, request = self._here, event.request
         here.gateway.look_for_listeners(ctx.master.addons)

@@ -5,8 +5,8 @@ and for an answer that is no stream that is minutes. But its calls are evidence 
 at all has come from a backend, on any connection, for longer than two of its calls can plausibly have waited
 for their first byte, then it is not these calls that are slow.
 
-Before that, a backend is doubtful: calls wait there, one of them for longer than the slowest one lately, and
-nothing has come from it in that time. None of them is given up, but others are better sent elsewhere.
+Before that, a backend is doubtful: nothing has come from it since two calls were sent, and one of them waits
+for longer than the slowest one lately. These calls are not given up; further ones are better sent elsewhere.
 
 One call alone never makes a backend silent: it may think for long, and sending it again would be billed
 twice. A backend that was found to be silent stays so until something is heard of it, so a single probe is

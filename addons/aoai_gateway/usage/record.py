@@ -191,7 +191,7 @@ def usage_record(call: Call) -> dict[str, Any]:
         record["duration_ms"] = _ms(started, call.ended)
     record["response_id"] = call.response_id
     record["attempts"] = [_attempt(each, started) for each in attempts]
-    # Each record has lists of its own: a plugin may change those that it is given.
+    # Each record has lists of its own: a plugin may change the lists of its record.
     record["skipped"] = [_skip(each) for each in call.skipped] if call.skipped else []
     record["policy"] = [_action(each) for each in call.policy] if call.policy else []
     if call.user is not None:

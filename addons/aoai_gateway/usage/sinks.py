@@ -35,7 +35,7 @@ REQUEST_SECONDS = 1.0
 
 
 class Batch:
-    """Records on their way to sinks; false if there are none of these.
+    """Records on their way to sinks; false if no sink takes records.
 
     Each is made a line as it comes, while a processor's caches hold it: that takes a half of the time.
     """

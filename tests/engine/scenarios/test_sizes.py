@@ -39,7 +39,7 @@ def test_none_of_a_burst_that_takes_half_of_an_idle_backend_is_kept_waiting(wait
 def test_small_calls_do_not_stand_behind_a_large_one_that_leaves_them_room() -> None:
     here = burst([*[SMALL] * 30, LARGE, *[SMALL] * 10], 60)
     large, *behind = here.callers[30:]
-    assert large.stood, "with it and those that are likely to follow, the window would be full"
+    assert large.stood, "with it and the calls that are likely to follow, the window would be full"
     assert max(each.call.queue_wait for each in behind) < 0.1
     assert large.ok, "when they have left the window"
     here.check_nothing_is_left()

@@ -33,9 +33,9 @@ class Form:
     name: str
     """As in ``LiteLLM's spend logs``."""
     columns: frozenset[str]
-    """Those that every row has; by them it is known."""
+    """The columns that every row has; a form is known by them."""
     record: Callable[[Row], tuple[float, dict[str, Any]] | None]
-    """Makes a row's record, with its time; None of what is no call. Raises WrongValueError."""
+    """Makes a row's record, with its time; returns None for a row that is no call. Raises WrongValueError."""
     untold: str
     """What such rows do not tell, as a sentence for the reader of a report."""
     not_beside: str = field(default="", kw_only=True)

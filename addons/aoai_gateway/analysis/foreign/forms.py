@@ -32,7 +32,7 @@ MOST_NAMED = 8
 
 
 def form_of(columns: Iterable[str]) -> Form | Unusable | None:
-    """Return the form of a row with these columns; None if it is none of them."""
+    """Return the form of a row with these columns; None for a row of an unknown form."""
     found = frozenset(columns)
     return next((form for form in (*FORMS, *UNUSABLE) if form.columns <= found), None)
 

@@ -27,7 +27,7 @@ class NoRowsError(Exception):
 
 
 def columns_of(line: str) -> tuple[str, list[str]] | None:
-    """Read a file's first line as the columns of a table; None if it is none. Returns the delimiter, too."""
+    """Read a file's first line as the columns of a table, and tell its delimiter; None for another line."""
     for delimiter in DELIMITERS:
         try:
             cells = next(csv.reader([line], delimiter=delimiter), [])
