@@ -528,12 +528,20 @@ def test_after_a_refusal_a_backend_of_unknown_size_is_sent_a_few_calls_at_a_time
     capacity = Capacity(Declared(provisioned=True))
     capacity.begin("refused", 1_000, 0)
     capacity.refused("refused", NOTHING, 6, 0)
-    assert capacity.fits(1_000, 0, 9.7)
+    assert capacity.next_step(9.7) == 0
     capacity.begin("1", 1_000, 9.7)
-    assert capacity.when(1_000, 0, 9.7) == pytest.approx(REFUSES_WITHIN)
+    assert capacity.next_step(9.7) == pytest.approx(REFUSES_WITHIN)
     capacity.begin("2", 1_000, 10.2)
-    assert capacity.fits(1_000, 0, 10.2), "two at the second time"
-    assert Capacity(Declared(600, provisioned=True)).fits(1_000, 0, 0), "as ever, where the size is declared"
+    assert capacity.next_step(10.2) == 0, "two at the second time"
+    assert capacity.fits(1_000, 0, 9.7), "by its figures there is room"
+
+
+def test_a_backend_of_declared_size_is_sent_what_fits() -> None:
+    capacity = Capacity(Declared(60_000, provisioned=True))
+    capacity.begin("refused", 1_000, 0)
+    capacity.refused("refused", NOTHING, 6, 0)
+    capacity.begin("1", 1_000, 9.7)
+    assert capacity.next_step(9.7) == 0
 
 
 def test_pay_as_you_go_without_headers_is_also_sent_a_few_at_a_time() -> None:
@@ -541,11 +549,11 @@ def test_pay_as_you_go_without_headers_is_also_sent_a_few_at_a_time() -> None:
     capacity.begin("refused", 1_000, 0)
     capacity.refused("refused", NOTHING, 6, 0)
     capacity.begin("1", 1_000, 6)
-    assert capacity.when(1_000, 0, 6) == pytest.approx(REFUSES_WITHIN)
+    assert capacity.next_step(6) == pytest.approx(REFUSES_WITHIN)
     capacity.learn("1", RateLimits(limit_tokens=100_000, remaining_tokens=90_000), 6.1)
     capacity.begin("2", 1_000, 6.2)
     capacity.begin("3", 1_000, 6.2)
-    assert capacity.fits(1_000, 0, 6.2), "its headers tell how large it is"
+    assert capacity.next_step(6.2) == 0, "its headers tell how large it is"
 
 
 def test_the_tokens_of_refused_calls_teach_no_size() -> None:

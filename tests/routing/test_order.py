@@ -19,6 +19,7 @@ from aoai_gateway.routing.capacity import Capacities
 from aoai_gateway.routing.client_shares import ClientShares
 from aoai_gateway.routing.demand import Demands
 from aoai_gateway.routing.order import Cause, Order, RoutingRequest, draw_lots, draw_takers, opens, order
+from aoai_gateway.wire.hints import RateLimits
 from tests.engine_driver import DEPLOYMENT, config
 
 TABLE = RoutingTable(config("ptu@a", "paygo@a", "b", "c"))
@@ -195,6 +196,22 @@ def test_without_those_that_are_full() -> None:
     ptu, paygo = (skip.seconds or 0 for skip in found.skipped)
     assert 0 < ptu < 2, "it drains"
     assert 58 < paygo < 61, "it slides"
+
+
+def test_a_class_that_may_wait_goes_by_steps_to_a_backend_of_unknown_size_and_another_one_does_not() -> None:
+    capacities, (backend, *_) = Capacities(), POOL
+    capacity = capacities.of(backend, DEPLOYMENT)
+    capacity.begin("refused", 100, 0.0)
+    capacity.refused("refused", RateLimits(), 0.5, 0.0)
+    capacity.begin("first", 100, 0.9)
+    waits = PriorityClass("waits", 0, LENGTHS, wait_seconds=5, wait_length=100)
+
+    def found(cls: PriorityClass) -> Order:
+        return ordered(pool=(backend,), capacities=capacities, limited=True, tokens=100, cls=cls)
+
+    assert causes(found(waits)) == {backend.name: Cause.FULL}
+    assert found(waits).soonest == pytest.approx(0.4)
+    assert names(found(ANY)) == [backend.name], "it would be refused here instead of there"
 
 
 def test_what_is_free_is_kept_for_higher_classes() -> None:

@@ -323,12 +323,8 @@ class Capacity:
         if self.provisioned:
             if self._size is not None or now - self._utilized_at < UTILIZATION_AGE:
                 wait = self._bucket.when(self._most_level(leave_free), now)
-            if self._size is None:
-                wait = max(wait, self._wait_for_step(now))
         else:
             limit = self._tokens_per_minute(now)
-            if limit is None:
-                wait = self._wait_for_step(now)
             if limit is not None and tokens > limit:
                 return None
             if limit is not None:
@@ -339,6 +335,12 @@ class Capacity:
                 most = max(1, math.floor(calls * (1 - leave_free) + _ROUNDING)) - 1
                 wait = max(wait, self._requests.when(most, now))
         return wait if wait > _ROUNDING else 0.0
+
+    def next_step(self, now: float) -> float:
+        """Seconds until one more of the calls that wait may go there, while its size is unknown; 0: now."""
+        if self._slow_start is None or self.limits(now)[0] is not None:
+            return 0.0
+        return self._slow_start.wait(now)
 
     def when_beside(
         self,
@@ -403,9 +405,6 @@ class Capacity:
     def _request_window(self, now: float) -> float:
         limit = self._request_limit.below(self.declared.requests_per_minute, now)
         return REQUEST_WINDOW if limit is None or limit >= 6 else SMALL_REQUEST_WINDOW
-
-    def _wait_for_step(self, now: float) -> float:
-        return 0.0 if self._slow_start is None else self._slow_start.wait(now)
 
     def _requests_per_window(self, now: float) -> int | None:
         limit = self._request_limit.below(self.declared.requests_per_minute, now)

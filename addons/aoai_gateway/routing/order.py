@@ -258,6 +258,7 @@ def opens(
             if breaks.is_unknown(backend, request.cls.name, now, capacity.told_at):
                 return 0.0
             wait = capacity.when(request.tokens, 0.0 if has_deficit else _leaves_free(request), now)
+            wait = None if wait is None else max(wait, _next_step(request, capacity, now))
             may_be_first = wait is not None and (soonest is None or wait < soonest) and now + wait < before
             if may_be_first and not has_deficit:
                 if not is_left_known:
@@ -269,6 +270,14 @@ def opens(
         if wait is not None and (soonest is None or wait < soonest):
             soonest = wait
     return soonest
+
+
+def _next_step(request: RoutingRequest, capacity: Capacity, now: float) -> float:
+    """Seconds until a call may go to a backend of unknown size that has refused one.
+
+    A class that may not wait sends no more at once than comes, and would be refused here instead of there.
+    """
+    return capacity.next_step(now) if request.cls.may_wait else 0.0
 
 
 def able(request: RoutingRequest) -> Pool:
@@ -333,12 +342,15 @@ def _without_room(
     alone = capacity.when(request.tokens, leave_free, now)
     if alone is None:
         return Skip(backend, "the call is larger than its whole limit", None, Cause.TOO_LARGE)
-    wait = alone
+    step = _next_step(request, capacity, now)
+    wait = alone = max(alone, step)
     if not has_deficit:
         wait = _wait_beside(request, capacity, alone, state, left, now)
     if wait == 0:
         return None
-    if not has_deficit and (not alone or (leave_free and capacity.fits(request.tokens, 0.0, now))):
+    if not has_deficit and (
+        not alone or (leave_free and not step and capacity.fits(request.tokens, 0.0, now))
+    ):
         reason = f"the room that it has is left to {_kept_for(request, capacity, state, left, now)}"
         return Skip(backend, reason, wait, Cause.KEPT_FREE)
     return Skip(backend, "no room for the call within its limit", wait, Cause.FULL)
