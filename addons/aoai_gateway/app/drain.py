@@ -20,7 +20,7 @@ import logging
 import math
 from typing import TYPE_CHECKING
 
-from aoai_gateway.app.cut_connections import hang_up
+from aoai_gateway.app.connection_ends import hang_up
 from aoai_gateway.app.listening import is_readable
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.admin.controls import Controls
 from aoai_gateway.admin.listener import AdminListener
-from aoai_gateway.app import cut_connections, descriptors, listening, signals, start_checks, tls
+from aoai_gateway.app import connection_ends, descriptors, listening, signals, start_checks, tls
 from aoai_gateway.app.drain import Drain
 from aoai_gateway.app.garbage import Garbage
 from aoai_gateway.app.memory import FreeMemory
@@ -185,11 +185,11 @@ class Lifecycle:
         """Close connections in which no HTTP has begun in time; a layer keeps time in all others."""
         gateway, now = self._gateway, self._gateway.clock.monotonic()
         silent = gateway.connections.silent_for(gateway.limits().head_seconds, now)
-        cut_connections.cut(silent, "the client was silent for too long")
+        connection_ends.cut(silent, "the client was silent for too long")
         stalled = gateway.slow_readers.look(gateway.limits().unread_seconds, now)
         if stalled:
-            cut_connections.tell_of_slow_reader()
-        cut_connections.cut(stalled, "the client did not read")
+            connection_ends.tell_of_slow_reader()
+        connection_ends.cut(stalled, "the client did not read")
 
     def _come_first(self) -> None:
         """Be the first addon that learns of the end: others close files that calls are still written to."""
@@ -401,8 +401,8 @@ class Lifecycle:
         """
         connections = ctx.master.addons.get("proxyserver").connections
         for handler in list(connections.values()):
-            cut_connections.hang_up(handler, "the gateway is shutting down")
-        for end_of_patience in (cut_connections.stop_lingering, None):
+            connection_ends.hang_up(handler, "the gateway is shutting down")
+        for end_of_patience in (connection_ends.stop_lingering, None):
             end = time.monotonic() + HANG_UP_SECONDS
             while connections and time.monotonic() < end:  # noqa: ASYNC110 - mitmproxy has no event for it
                 await asyncio.sleep(0.01)
