@@ -6,13 +6,11 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.app.backoff import Backoff
+from aoai_gateway.app.processes import Backoff, Child
 from aoai_gateway.wire.spans import rfc3339
 
 if TYPE_CHECKING:
     import socket
-
-    from aoai_gateway.app.processes import Child
 
 
 @dataclass(slots=True)

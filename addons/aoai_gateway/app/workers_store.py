@@ -1,27 +1,45 @@
 """The store of several workers when the configuration names none: a Redis or Valkey of their own.
 
 It listens on a Unix socket in a folder that only this user may enter, has no port, and writes nothing to the
-disk: it lives and dies with the supervisor.
+disk: it lives and dies with the supervisor. Its end costs no call: it is started again, after a pause that
+grows.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
 import signal
 import socket
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from aoai_gateway.app.processes import end_with_parent
+from redis.exceptions import RedisError
+
+from aoai_gateway.app.processes import Backoff, end_with_parent
+from aoai_gateway.runtime.state_sync import OWN_PREFIX
+from aoai_gateway.state import stored_affinity, stored_budgets
+from aoai_gateway.state.affinity_file import AffinityFileError
+from aoai_gateway.state.budget_file import BudgetFileError, read
+from aoai_gateway.state.stored_affinity import AffinityKeeper
+from aoai_gateway.state.stored_budgets import BudgetKeeper
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from aoai_gateway.config.models import Config
+    from aoai_gateway.state.budget_file import Entry
+
+logger = logging.getLogger("aoai_gateway.supervisor")
 
 PROGRAMS = ("valkey-server", "redis-server")
 
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
+
+RESTART_SECONDS = 2.0
+"""Seconds that a new store may take to answer: the supervisor does nothing else meanwhile."""
 
 INSTALLERS = {
     "apt-get": "apt-get install redis-server",
@@ -125,3 +143,83 @@ class PrivateStore:
         except OSError:
             lines = []
         return lines[-1] if lines else "it said nothing"
+
+
+class Keeper(Protocol):
+    """Writes a part of what the workers' own store holds into a file."""
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+
+    async def flush(self) -> None:
+        """Write what is not written yet."""
+
+
+class WorkersStore:
+    """The workers' own store, with what files keep for it: budgets, and affinity. Raises NoStoreError."""
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        self._store = PrivateStore(folder)
+        # As they are at the start: what a file says that is named later is not in the store.
+        self._file, self._affinity = config.budget_file, config.affinity_path
+        self._entries: list[Entry] | None = None
+        self._backoff = Backoff()
+        self._started: float | None = None
+
+    @property
+    def url(self) -> str:
+        """How redis-py reaches it."""
+        return self._store.url
+
+    def start(self, seconds: float = START_SECONDS) -> None:
+        """Start it, and put into it what the files say. Raises NoStoreError."""
+        try:
+            if self._file is not None and self._entries is None:
+                # Before it runs, since the file is written anew from what is in it.
+                self._entries = read(self._file)
+            self._store.start(seconds)
+            if self._entries:
+                stored_budgets.put_entries(self.url, OWN_PREFIX, self._entries)
+            if self._affinity is not None:
+                stored_affinity.put(self.url, OWN_PREFIX, self._affinity)
+        except (AffinityFileError, BudgetFileError, RedisError) as error:
+            # One without its budgets would let calls pass that are to be refused.
+            self._store.stop()
+            raise NoStoreError(str(error)) from None
+        self._entries, self._started = None, time.monotonic()
+
+    def look(self, now: float) -> None:
+        """Start it again if it has ended, and its pause is over."""
+        if self._started is not None:
+            said = self._store.ended()
+            if said is None:
+                return
+            pause = self._backoff.ended(now, now - self._started)
+            self._started = None
+            logger.error("The workers' store ended (%s); it starts again in %.1f s, empty.", said, pause)
+        if now < self._backoff.due:
+            return
+        began = time.monotonic()
+        try:
+            self.start(RESTART_SECONDS)
+        except NoStoreError as error:
+            pause = self._backoff.ended(now + time.monotonic() - began, 0.0)
+            logger.error("The workers' store: %s; it is tried again in %.1f s.", error, pause)
+
+    def stop(self) -> None:
+        """End it; what it knows is gone."""
+        self._store.stop()
+
+    def keepers(self) -> list[Keeper]:
+        """Make what writes the files."""
+        found: list[Keeper] = []
+        if self._file is not None:
+            found.append(BudgetKeeper(self.url, OWN_PREFIX, self._file))
+        if self._affinity is not None:
+            found.append(AffinityKeeper(self.url, OWN_PREFIX, self._affinity))
+        return found
+
+    @property
+    def keeps_files(self) -> bool:
+        """Whether there are files to write."""
+        return self._file is not None or self._affinity is not None
