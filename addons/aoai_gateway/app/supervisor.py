@@ -33,8 +33,7 @@ from aoai_gateway.admin.listener import bind
 from aoai_gateway.app import admin_process, listening, log_format, processes
 from aoai_gateway.app.admin_process import AdminProcess
 from aoai_gateway.app.processes import LONGEST_PAUSE
-from aoai_gateway.app.worker import Worker
-from aoai_gateway.app.worker_slot import Slot
+from aoai_gateway.app.worker import Slot, Worker
 from aoai_gateway.app.workers_store import NoStoreError, WorkersStore
 from aoai_gateway.config.loader import ConfigErrors, Loaded
 from aoai_gateway.config.reload import Watch
