@@ -16,8 +16,7 @@ from aoai_gateway.admin.controls import Controls
 from aoai_gateway.admin.listener import AdminListener
 from aoai_gateway.app import connection_ends, descriptors, listening, signals, start_checks, tls
 from aoai_gateway.app.drain import Drain
-from aoai_gateway.app.garbage import Garbage
-from aoai_gateway.app.memory import FreeMemory
+from aoai_gateway.app.memory import FreeMemory, Garbage
 from aoai_gateway.app.quiet_moment import QuietMoments
 from aoai_gateway.app.simulators import Simulators
 from aoai_gateway.config.loader import ConfigErrors, Problem
