@@ -22,7 +22,6 @@ from aoai_gateway.app.simulators import Simulators
 from aoai_gateway.config.loader import ConfigErrors, Problem
 from aoai_gateway.config.reload import Watch, waits_for_restart
 from aoai_gateway.engine.admission import counts_prompts
-from aoai_gateway.proxy.messages import GatewayLeaves
 from aoai_gateway.runtime.connections import most_connections
 from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.runtime.pool_watch import PoolWatch
@@ -52,9 +51,6 @@ NO_UPSTREAM = "http://aoai-gateway.invalid"
 
 UNREADY_SECONDS = 5.0
 """The time that balancers have to notice, without a configured one: two probes of most."""
-
-HANG_UP_SECONDS = 1.0
-"""The time that connections have to close, when the drain is over."""
 
 
 class Lifecycle:
@@ -345,13 +341,13 @@ class Lifecycle:
         if self._watcher is not None:
             self._watcher.cancel()
         await self._stop_accepting()
-        await self._end_sessions(at_once=False)
+        drain = Drain(gateway, ctx.master.addons.get("proxyserver").connections, self.rest)
+        await drain.end_sessions(at_once=False)
         if gateway.setup is not None:
-            connections = ctx.master.addons.get("proxyserver").connections
-            await Drain(gateway, connections, self.rest).wait(gateway.config.drain_seconds)
-        await self._end_sessions(at_once=True)
+            await drain.wait(gateway.config.drain_seconds)
+        await drain.end_sessions(at_once=True)
         gateway.draining = True
-        await self._hang_up()
+        await drain.hang_up()
         await self.admin.stop()
         await gateway.close()
         await self.state_sync.close()
@@ -384,26 +380,3 @@ class Lifecycle:
         own = self.worker.sockets if self.worker is not None else ()
         await listening.stop_accepting(servers, own, empty_queues=not self._gateway.has_successor)
         ctx.options.update(server=False)
-
-    async def _end_sessions(self, *, at_once: bool) -> None:
-        """Have sessions end with the close code 1001: those that are idle, or all of them (`at_once`)."""
-        self._gateway.sessions_end = True
-        connections = ctx.master.addons.get("proxyserver").connections
-        for handler in list(connections.values()):
-            if handler.client.id in self._gateway.sessions:
-                await handler.server_event(GatewayLeaves(at_once))
-
-    async def _hang_up(self) -> None:
-        """Close the connections that clients still have, so that calls which were cut off are written down.
-
-        What is left to the event loop's end is cancelled in a way that prints a traceback for each.
-        """
-        connections = ctx.master.addons.get("proxyserver").connections
-        for handler in list(connections.values()):
-            connection_ends.hang_up(handler, "the gateway is shutting down")
-        for end_of_patience in (connection_ends.stop_lingering, None):
-            end = time.monotonic() + HANG_UP_SECONDS
-            while connections and time.monotonic() < end:  # noqa: ASYNC110 - mitmproxy has no event for it
-                await asyncio.sleep(0.01)
-            if end_of_patience is not None:
-                end_of_patience()
