@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, override
 from tornado import netutil, web
 from tornado.httpserver import HTTPServer
 
-from aoai_gateway.admin.ended_workers import WorkersMetrics
 from aoai_gateway.admin.fleet import FleetHandler
 from aoai_gateway.admin.listener import IDLE_SECONDS, LARGEST_BODY
+from aoai_gateway.admin.merging import WorkersMetrics
 from aoai_gateway.app import log_format, processes
 from aoai_gateway.app.processes import Backoff
 from aoai_gateway.app.simulators import Simulators

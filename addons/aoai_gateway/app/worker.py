@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from mitmproxy.utils import asyncio_utils
 
-from aoai_gateway.admin.ended_workers import leave
 from aoai_gateway.admin.fleet import ask
+from aoai_gateway.admin.merging import leave
 from aoai_gateway.app import listening, processes
 from aoai_gateway.app.processes import Backoff, Child
 from aoai_gateway.wire.spans import rfc3339
