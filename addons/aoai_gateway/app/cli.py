@@ -129,11 +129,10 @@ def _of_a_running_one(command: str) -> Callable[[list[str]], int]:
 
     def run(words: list[str]) -> int:
         from aoai_gateway.admin import commands
-        from aoai_gateway.admin.client import AdminError
 
         try:
             return commands.COMMANDS[command](words, parser_of)
-        except AdminError as error:
+        except commands.AdminError as error:
             raise StartError(str(error)) from None
 
     return run
