@@ -145,7 +145,7 @@ def _cost(outcome: Outcome, deployment: str, prices: Mapping[str, Price]) -> flo
     return price.cost(answer.input_tokens, answer.output_tokens or 0)
 
 
-# --- words ----------------------------------------------------------------------------------------------
+# --- words -----------------------------------------------------------------------------------------------
 
 
 def result_lines(number: int, result: Result) -> list[str]:
