@@ -155,13 +155,13 @@ def _report(words: list[str]) -> int:
 
 
 def _export(words: list[str]) -> int:
-    from aoai_gateway.analysis.export_command import main as export_main
+    from aoai_gateway.analysis.export import main as export_main
 
     return export_main(words)
 
 
 def _backtest(words: list[str]) -> int:
-    from aoai_gateway.analysis.backtest_command import main as backtest_main
+    from aoai_gateway.analysis.backtest import main as backtest_main
 
     return backtest_main(words, lambda path: load_config(existing_config(path)).config)
 
