@@ -198,7 +198,7 @@ def _number(value: float) -> str:
 
 logger = logging.getLogger(__name__)
 
-# --- workers that have ended -------------------------------------------------------------------------------
+# --- workers that have ended -----------------------------------------------------------------------------
 
 LEFT = ".metrics"
 """The ending of the file with a worker's last counts; the rest of its name is its socket's."""

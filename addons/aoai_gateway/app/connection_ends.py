@@ -225,7 +225,7 @@ def _writer(io: ConnectionIO | None) -> asyncio.StreamWriter | None:
     return io.writer if io is not None and isinstance(io.writer, asyncio.StreamWriter) else None
 
 
-# --- what is left behind ----------------------------------------------------------------------------------
+# --- what is left behind ---------------------------------------------------------------------------------
 
 
 class Ended:
@@ -277,7 +277,7 @@ async def _too_late() -> None:
     """Do nothing: the connection is closed."""
 
 
-# --- in mitmproxy's handlers ------------------------------------------------------------------------------
+# --- in mitmproxy's handlers -----------------------------------------------------------------------------
 
 
 def install(

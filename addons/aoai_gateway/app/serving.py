@@ -156,7 +156,7 @@ def _prepare(args: argparse.Namespace) -> tuple[Loaded, Address]:
     return loaded, address
 
 
-# --- what a start says -------------------------------------------------------------------------------------
+# --- what a start says -----------------------------------------------------------------------------------
 
 
 class Address(NamedTuple):
