@@ -17,7 +17,7 @@ import redis
 
 from aoai_gateway.app import workers_store
 from aoai_gateway.app.processes import LONGEST_PAUSE
-from aoai_gateway.app.workers_store import NoStoreError, PrivateStore, WorkersStore
+from aoai_gateway.app.workers_store import NoStoreError, WorkersStore
 from aoai_gateway.config.models import Config
 from aoai_gateway.quota.quotas import Quota, Reservation
 from aoai_gateway.runtime.gateway import Gateway
@@ -51,7 +51,7 @@ def spent(store: WorkersStore) -> int:
 
 
 def kill(store: WorkersStore) -> None:
-    process: Any = store._store._process
+    process: Any = store._process
     process.kill()
     process.wait()
 
@@ -94,7 +94,7 @@ def test_a_machine_without_room_for_the_store_fails_its_start_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require_redis()
-    made = PrivateStore(tmp_path)
+    made = WorkersStore(tmp_path, config("a"))
     monkeypatch.setattr(
         workers_store.subprocess, "Popen", lambda *_, **__: (_ for _ in ()).throw(NO_PROCESS[0])
     )
@@ -106,7 +106,7 @@ def test_a_store_that_does_not_come_up_is_not_left_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers_store, "program", lambda: "/bin/sleep")
-    made = PrivateStore(tmp_path)
+    made = WorkersStore(tmp_path, config("a"))
     made._command = ["/bin/sleep", "60"]
     with pytest.raises(NoStoreError, match="did not start"):
         made.start(0.05)
@@ -124,7 +124,7 @@ def test_a_store_without_its_budgets_does_not_run(
     with monkeypatch.context() as machine:
         machine.setattr("aoai_gateway.state.stored_budgets.put_entries", _refused)
         store.look(time.monotonic() + 1)
-        assert store._store.ended() is not None
+        assert store._ended() is not None
     # What keeps the file may have met the empty store meanwhile, and written down that nothing was spent.
     write_budget(tmp_path, 0)
     store.look(time.monotonic() + 60)
@@ -147,7 +147,7 @@ def test_a_broken_budget_file_stops_a_start_and_not_a_restart(
     for _ in range(30):
         now += 1
         store.look(now)
-    assert store._store.ended() is not None
+    assert store._ended() is not None
     with pytest.raises(NoStoreError, match="repair the file"):
         store.start()
     write_budget(tmp_path, 11)

@@ -100,15 +100,14 @@ class Drain:
             now = gateway.clock.monotonic()
             # A request that waits for an addon, or whose body has not come yet, is no call so far.
             running = max(self._look(now), len(gateway.calls))
+            calls, were = ("1 call", "was") if running == 1 else (f"{running} calls", "were")
             if not self._connections and not gateway.calls:
                 return
             if now >= self._end:
                 if running:
-                    were = "1 call was" if running == 1 else f"{running} calls were"
-                    logger.warning("%s cut off after %.0f s.", were, limit)
+                    logger.warning("%s cut off after %.0f s.", f"{calls} {were}", limit)
                 return
             if running and not told:
-                calls = "1 call" if running == 1 else f"{running} calls"
                 logger.info("Waiting for %s to finish, %.0f s at most.", calls, limit)
                 told = True
             await asyncio.sleep(LOOK_SECONDS)

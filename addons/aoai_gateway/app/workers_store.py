@@ -66,10 +66,11 @@ def program() -> str:
     )
 
 
-class PrivateStore:
-    """One server. ``folder``: where its socket is; only this user may enter it."""
+class WorkersStore:
+    """The server, and what files keep of it: budgets, and affinity. ``folder``: where its socket is."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: Config) -> None:
+        """Raises NoStoreError where there is no program for it."""
         self._socket = folder / "store.sock"
         self._log = folder / "store.log"
         self._command = [
@@ -78,6 +79,11 @@ class PrivateStore:
             *("--save", "", "--appendonly", "no", "--dir", str(folder), "--logfile", str(self._log)),
         ]
         self._process: subprocess.Popen[bytes] | None = None
+        # As they are at the start: what a file says that is named later is not in the store.
+        self._file, self._affinity = config.budget_file, config.affinity_path
+        self._entries: list[Entry] | None = None
+        self._backoff = Backoff()
+        self._started: float | None = None
 
     @property
     def url(self) -> str:
@@ -85,7 +91,69 @@ class PrivateStore:
         return f"unix://{self._socket}"
 
     def start(self, seconds: float = START_SECONDS) -> None:
-        """Start it, and wait so long until it takes connections. Raises NoStoreError."""
+        """Start it, and put into it what the files say. Raises NoStoreError."""
+        try:
+            if self._file is not None and self._entries is None:
+                # Before it runs, since the file is written anew from what is in it.
+                self._entries = read(self._file)
+            self._start_server(seconds)
+            if self._entries:
+                stored_budgets.put_entries(self.url, OWN_PREFIX, self._entries)
+            if self._affinity is not None:
+                stored_affinity.put(self.url, OWN_PREFIX, self._affinity)
+        except (AffinityFileError, BudgetFileError, RedisError) as error:
+            # One without its budgets would let calls pass that are to be refused.
+            self.stop()
+            raise NoStoreError(str(error)) from None
+        self._entries, self._started = None, time.monotonic()
+
+    def look(self, now: float) -> None:
+        """Start it again if it has ended, and its pause is over."""
+        if self._started is not None:
+            said = self._ended()
+            if said is None:
+                return
+            pause = self._backoff.ended(now, now - self._started)
+            self._started = None
+            logger.error("The workers' store ended (%s); it starts again in %.1f s, empty.", said, pause)
+        if now < self._backoff.due:
+            return
+        began = time.monotonic()
+        try:
+            self.start(RESTART_SECONDS)
+        except NoStoreError as error:
+            pause = self._backoff.ended(now + time.monotonic() - began, 0.0)
+            logger.error("The workers' store: %s; it is tried again in %.1f s.", error, pause)
+
+    def stop(self) -> None:
+        """End it; what it knows is gone."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def keepers(self) -> list[Keeper]:
+        """Make what writes the files."""
+        found: list[Keeper] = []
+        if self._file is not None:
+            found.append(BudgetKeeper(self.url, OWN_PREFIX, self._file))
+        if self._affinity is not None:
+            found.append(AffinityKeeper(self.url, OWN_PREFIX, self._affinity))
+        return found
+
+    @property
+    def keeps_files(self) -> bool:
+        """Whether there are files to write."""
+        return self._file is not None or self._affinity is not None
+
+    # --- the server ------------------------------------------------------------------------------------
+
+    def _start_server(self, seconds: float) -> None:
+        """Start the server, and wait so long until it takes connections. Raises NoStoreError."""
         try:
             self._launch()
         except (OSError, subprocess.SubprocessError) as error:
@@ -94,7 +162,7 @@ class PrivateStore:
             raise NoStoreError(f"{self._command[0]} could not be started: {reason}") from error
         end = time.monotonic() + seconds
         while not self._listens():
-            if self.ended() is not None or time.monotonic() > end:
+            if self._ended() is not None or time.monotonic() > end:
                 self.stop()
                 raise NoStoreError(f"{self._command[0]} did not start: {self._last_words()}")
             time.sleep(0.01)
@@ -120,22 +188,11 @@ class PrivateStore:
                 return False
         return True
 
-    def ended(self) -> str | None:
-        """Return why it has ended; None as long as it runs."""
+    def _ended(self) -> str | None:
+        """Return why the server has ended; None as long as it runs."""
         if self._process is None or self._process.poll() is None:
             return None
         return self._last_words()
-
-    def stop(self) -> None:
-        """End it; what it knows is gone."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
 
     def _last_words(self) -> str:
         try:
@@ -153,73 +210,3 @@ class Keeper(Protocol):
 
     async def flush(self) -> None:
         """Write what is not written yet."""
-
-
-class WorkersStore:
-    """The workers' own store, with what files keep for it: budgets, and affinity. Raises NoStoreError."""
-
-    def __init__(self, folder: Path, config: Config) -> None:
-        self._store = PrivateStore(folder)
-        # As they are at the start: what a file says that is named later is not in the store.
-        self._file, self._affinity = config.budget_file, config.affinity_path
-        self._entries: list[Entry] | None = None
-        self._backoff = Backoff()
-        self._started: float | None = None
-
-    @property
-    def url(self) -> str:
-        """How redis-py reaches it."""
-        return self._store.url
-
-    def start(self, seconds: float = START_SECONDS) -> None:
-        """Start it, and put into it what the files say. Raises NoStoreError."""
-        try:
-            if self._file is not None and self._entries is None:
-                # Before it runs, since the file is written anew from what is in it.
-                self._entries = read(self._file)
-            self._store.start(seconds)
-            if self._entries:
-                stored_budgets.put_entries(self.url, OWN_PREFIX, self._entries)
-            if self._affinity is not None:
-                stored_affinity.put(self.url, OWN_PREFIX, self._affinity)
-        except (AffinityFileError, BudgetFileError, RedisError) as error:
-            # One without its budgets would let calls pass that are to be refused.
-            self._store.stop()
-            raise NoStoreError(str(error)) from None
-        self._entries, self._started = None, time.monotonic()
-
-    def look(self, now: float) -> None:
-        """Start it again if it has ended, and its pause is over."""
-        if self._started is not None:
-            said = self._store.ended()
-            if said is None:
-                return
-            pause = self._backoff.ended(now, now - self._started)
-            self._started = None
-            logger.error("The workers' store ended (%s); it starts again in %.1f s, empty.", said, pause)
-        if now < self._backoff.due:
-            return
-        began = time.monotonic()
-        try:
-            self.start(RESTART_SECONDS)
-        except NoStoreError as error:
-            pause = self._backoff.ended(now + time.monotonic() - began, 0.0)
-            logger.error("The workers' store: %s; it is tried again in %.1f s.", error, pause)
-
-    def stop(self) -> None:
-        """End it; what it knows is gone."""
-        self._store.stop()
-
-    def keepers(self) -> list[Keeper]:
-        """Make what writes the files."""
-        found: list[Keeper] = []
-        if self._file is not None:
-            found.append(BudgetKeeper(self.url, OWN_PREFIX, self._file))
-        if self._affinity is not None:
-            found.append(AffinityKeeper(self.url, OWN_PREFIX, self._affinity))
-        return found
-
-    @property
-    def keeps_files(self) -> bool:
-        """Whether there are files to write."""
-        return self._file is not None or self._affinity is not None
