@@ -70,9 +70,9 @@ def breaks(words: list[str], parser: Parser) -> int:
         made.error("name a backend or endpoint, or say --all")
     client = _client(args)
     if args.command == "open":
-        print(client.open_break(args.name, args.seconds, args.reason))
+        print(client.do("/api/breaks/open", name=args.name, seconds=args.seconds, reason=args.reason))
     else:
-        print(client.close_break(args.name))
+        print(client.do("/api/breaks/close", **({"name": args.name} if args.name else {})))
     return 0
 
 
@@ -84,7 +84,7 @@ def switch(words: list[str], parser: Parser) -> int:
     made.add_argument("name", metavar="NAME", help="a standin is written standin@endpoint")
     _add_url(made)
     args = made.parse_args(words)
-    print(_client(args).switch(args.kind, args.name, on=args.to == "on"))
+    print(_client(args).do("/api/switch", kind=args.kind, name=args.name, on=args.to == "on"))
     return 0
 
 
@@ -116,9 +116,9 @@ def _client(args: argparse.Namespace) -> AdminClient:
 
 
 def _admin_of(path: Path) -> Admin:
-    """Read the section ``admin``. Errors elsewhere do not matter: the gateway may have other variables.
+    """Read the section ``admin``. Raises AdminError.
 
-    :raises AdminError: it cannot be read.
+    Errors elsewhere do not matter: the gateway may have other variables.
     """
     # Loaded only now: without --config, a command answers in a quarter of the time.
     from aoai_gateway.config.loader import ConfigErrors, load
@@ -170,10 +170,7 @@ class AdminError(Exception):
 
 
 class AdminClient:
-    """One gateway's admin listener. ``token``: its token; None without one.
-
-    :raises AdminError: the address is not one.
-    """
+    """One gateway's admin listener. ``token``: its token; None without one. Raises AdminError."""
 
     def __init__(self, url: str = DEFAULT_URL, token: str | None = None) -> None:
         self.url = url.rstrip("/")
@@ -184,21 +181,9 @@ class AdminClient:
         """Return the state, as :mod:`~aoai_gateway.admin.snapshot` documents it. Raises AdminError."""
         return self._ask("GET", "/api/status")
 
-    def open_break(self, name: str, seconds: float, reason: str = "") -> str:
-        """Open a break on a backend or endpoint; gives what was done. Raises AdminError."""
-        return self._do("/api/breaks/open", {"name": name, "seconds": seconds, "reason": reason})
-
-    def close_break(self, name: str | None) -> str:
-        """Close the breaks of a backend or endpoint, or (None) all. Returns a sentence about the action.
-        Raises AdminError."""
-        return self._do("/api/breaks/close", {"name": name} if name is not None else {})
-
-    def switch(self, kind: str, name: str, *, on: bool) -> str:
-        """Switch an endpoint, standin or client; gives what was done. Raises AdminError."""
-        return self._do("/api/switch", {"kind": kind, "name": name, "on": on})
-
-    def _do(self, path: str, document: dict[str, Any]) -> str:
-        return str(self._ask("POST", path, document)["done"])
+    def do(self, path: str, **members: Any) -> str:
+        """Ask for an action. Returns a sentence about it. Raises AdminError."""
+        return str(self._ask("POST", path, members)["done"])
 
     def _ask(self, method: str, path: str, document: dict[str, Any] | None = None) -> dict[str, Any]:
         headers = {"accept": "application/json"}
