@@ -244,7 +244,9 @@ class _Snapshot:
         recent = self._gateway.traffic.clients(self._now)
         calling = Counter(call.client.name for call in self._calls)
         waiting = Counter(
-            request.client for name in self._queue_names() for request in self._scheduler.waiting(name)
+            request.client
+            for name, _ in self._scheduler.queues()
+            for request in self._scheduler.waiting(name)
         )
         found = []
         for client in written.clients:
@@ -305,9 +307,6 @@ class _Snapshot:
                 if cls in lengths
             ],
         }
-
-    def _queue_names(self) -> list[str]:
-        return [name for name, _ in self._scheduler.queues()]
 
     # --- credentials, and clients' identities ----------------------------------------------------------
 
