@@ -101,7 +101,11 @@ def _tiles(totals: Mapping[str, Any]) -> Iterator[str]:
             short(totals["refused"]),
             f"{totals['errors']:,} errors, {totals['aborted']:,} aborted",
         ),
-        ("Tokens", short(totals["input_tokens"] + totals["output_tokens"]), _in_and_out(totals)),
+        (
+            "Tokens",
+            short(totals["input_tokens"] + totals["output_tokens"]),
+            f"{short(totals['input_tokens'])} in, {short(totals['output_tokens'])} out",
+        ),
     ]
     if totals["cost"] is not None:
         tiles.append(("Cost", escape(money(totals["cost"])), "by the price table"))
@@ -109,10 +113,6 @@ def _tiles(totals: Mapping[str, Any]) -> Iterator[str]:
     for title, figure, about in tiles:
         yield f'<div class="tile"><span>{title}</span><b>{figure}</b><small>{about}</small></div>'
     yield "</div>"
-
-
-def _in_and_out(totals: Mapping[str, Any]) -> str:
-    return f"{short(totals['input_tokens'])} in, {short(totals['output_tokens'])} out"
 
 
 # --- charts ----------------------------------------------------------------------------------------------
