@@ -16,6 +16,7 @@ from aoai_gateway.analysis.records import read, uncollected
 from aoai_gateway.analysis.report import report
 from aoai_gateway.analysis.shown import MOST
 from aoai_gateway.analysis.text import text
+from aoai_gateway.command_line import whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--top",
-        type=_count,
+        type=whole_number(0, 10**15, "number of rows: 0 or more"),
         default=MOST,
         metavar="N",
         help=f"rows of each table, the largest consumers; 0: all; text and html (default: {MOST})",
@@ -139,9 +140,3 @@ def _percentile(value: str) -> float:
     if not 0 < found <= 100:
         raise argparse.ArgumentTypeError(f"{value!r} is no percentile: above 0, up to 100")
     return found
-
-
-def _count(value: str) -> int:
-    if not (value.isascii() and value.isdigit()):
-        raise argparse.ArgumentTypeError(f"{value!r} is no number of rows: 0 or more")
-    return int(value)

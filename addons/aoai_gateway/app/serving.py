@@ -19,7 +19,7 @@ from aoai_gateway.app.loading import (
     load_config,
 )
 from aoai_gateway.app.mitmproxy_options import as_settings, run_mitmweb
-from aoai_gateway.command_line import PROGRAM, UsageError, parser_of
+from aoai_gateway.command_line import PROGRAM, UsageError, parser_of, whole_number
 from aoai_gateway.wire.authority import authority, reachable
 
 if TYPE_CHECKING:
@@ -107,7 +107,9 @@ def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace
     add_config_option(parser)
     parser.add_argument("--host", help="listen on this address (default: as configured, else 127.0.0.1)")
     parser.add_argument(
-        "--port", type=port_number, help="listen on this port (default: as configured, else 8080)"
+        "--port",
+        type=whole_number(0, 65535, "port: a number up to 65535 is, or 0 for a free one"),
+        help="listen on this port (default: as configured, else 8080)",
     )
     parser.add_argument(
         "-s",
@@ -215,20 +217,11 @@ def greet(path: Path, loaded: Loaded, address: Address, *, inspector: bool) -> N
 # --- words of the command line ---------------------------------------------------------------------------
 
 
-def port_number(text: str) -> int:
-    """Read a port; 0 is a free one."""
-    if not (text.isascii() and text.isdigit() and int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: a number up to 65535 is, or 0 for a free one")
-    return int(text)
-
-
 def worker_count(text: str) -> int:
     """Read a number of workers; ``auto`` is one for each core."""
     if text == "auto":
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_WORKERS):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers: 1 to {MOST_WORKERS} is, or auto")
-    return int(text)
+    return whole_number(1, MOST_WORKERS, f"number of workers: 1 to {MOST_WORKERS} is, or auto")(text)
 
 
 def capture_file(text: str) -> Path:
