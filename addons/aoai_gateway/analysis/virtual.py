@@ -226,21 +226,6 @@ class VirtualGateway:
 class _Running:
     """One call under way."""
 
-    __slots__ = (
-        "_booked",
-        "_effect",
-        "_gateway",
-        "_liveness",
-        "_place",
-        "_rest",
-        "_run",
-        "_steps",
-        "call",
-        "done",
-        "gone",
-        "recorded",
-    )
-
     def __init__(self, gateway: VirtualGateway, recorded: RecordedCall, call: Call) -> None:
         self._gateway = gateway
         self.recorded = recorded
@@ -396,12 +381,9 @@ class _Running:
             self._gateway.wake(self.call.id)
             return
         self._settle(self.recorded.prompt)
-        so_far = (
-            effects.Ended(self._gateway.now, complete=False)
-            if isinstance(self._effect, effects.Deliver)
-            else None
-        )
-        self.step(effects.ClientGone(self._gateway.now, so_far))
+        now, is_delivered = self._gateway.now, isinstance(self._effect, effects.Deliver)
+        so_far = effects.Ended(now, complete=False) if is_delivered else None
+        self.step(effects.ClientGone(now, so_far))
 
     def woken(self) -> None:
         """It is released, or its time in the queue is over."""
