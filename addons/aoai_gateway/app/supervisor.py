@@ -124,7 +124,7 @@ class Supervisor:
             self._prepare()
             self._catch_signals()
             self._looked = time.monotonic()
-            while self._alive():
+            while not self._over or self._children():
                 self._start_what_is_due()
                 self._wait()
                 self._obey()
@@ -175,9 +175,6 @@ class Supervisor:
         return [child for slot in self._slots for child in slot.children()] + (
             [self._admin.child] if self._admin.child is not None else []
         )
-
-    def _alive(self) -> bool:
-        return not self._over or bool(self._children())
 
     def _wait(self) -> None:
         """Wait until something happens."""
@@ -261,7 +258,8 @@ class Supervisor:
         self._looked = now
         self._read(self._watch.poll)
         for child in self._children():
-            if child.due <= now or self._is_stuck(child, now):
+            is_stuck = now - child.heard > (SILENT_SECONDS if child.ready else START_SECONDS)
+            if is_stuck or child.due <= now:
                 logger.error("%s (%d) does not answer; it is killed.", child.name.capitalize(), child.pid)
                 child.due = float("inf")
                 child.heard = now
@@ -276,10 +274,6 @@ class Supervisor:
             self._retire([self._admin.child], signal.SIGTERM)
         self._go_on_rolling()
         self._tell_workers()
-
-    @staticmethod
-    def _is_stuck(child: Child, now: float) -> bool:
-        return now - child.heard > (SILENT_SECONDS if child.ready else START_SECONDS)
 
     def _look_at(self, slot: Slot, now: float) -> None:
         if slot.successor is not None and slot.successor.ready:
@@ -405,7 +399,7 @@ class Supervisor:
 
     def _longest_drain(self) -> float:
         """Return the seconds that a worker may take to end; it may have read a newer file."""
-        configs = [self._config]
+        before = self._config
         self._read(self._watch.read)
-        configs.append(self._config)
+        configs = (before, self._config)
         return max(each.drain_seconds + (each.drain.unready_seconds or 0.0) for each in configs)
