@@ -39,13 +39,10 @@ def main(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> int:
     """Run one command line (without the command's name); returns the exit code.
 
     0: the run was made; 1: it could not be, a case of a set failed, or it was to be strict and a call failed
-    or is different; 2: the command line is wrong.
+    or is different. Raises UsageError.
     """
     try:
         return _main(argv, env)
-    except UsageError as error:
-        print(f"aoai-gateway: {error}", file=sys.stderr)
-        return 2
     except RunError as error:
         print(f"aoai-gateway: {error}", file=sys.stderr)
         return 1
