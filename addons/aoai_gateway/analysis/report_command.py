@@ -32,10 +32,17 @@ def main(words: Sequence[str], load_config: Any) -> int:
     """Run one command line. ``load_config``: gives the configuration of a path."""
     args = _parser().parse_args(words)
     config: Config | None = load_config(args.config) if args.config else None
+    selection = Selection(args.since, args.until, frozenset(args.client), frozenset(args.deployment))
     reading = Reading()
     try:
         with uncollected():
-            made = _report(args, config, reading)
+            made = report(
+                read(args.files, selection, reading),
+                reading,
+                percentile=args.percentile,
+                config=config,
+                throttled_only=args.throttled,
+            )
     except RecordsError as error:
         print(f"aoai-gateway: {error}", file=sys.stderr)
         return 1
@@ -55,17 +62,6 @@ def main(words: Sequence[str], load_config: Any) -> int:
         encoding = sys.stdout.encoding or "utf-8"
         sys.stdout.write(written.encode(encoding, "replace").decode(encoding))
     return 0
-
-
-def _report(args: argparse.Namespace, config: Config | None, reading: Reading) -> dict[str, Any]:
-    selection = Selection(args.since, args.until, frozenset(args.client), frozenset(args.deployment))
-    return report(
-        read(args.files, selection, reading),
-        reading,
-        percentile=args.percentile,
-        config=config,
-        throttled_only=args.throttled,
-    )
 
 
 def _written(made: dict[str, Any], form: str, most: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mitmproxy import exceptions
 from mitmproxy.addons import core, errorcheck, next_layer, proxyserver, script, tlsconfig
@@ -22,7 +22,7 @@ from aoai_gateway.app.mitmproxy_options import OptionCheck
 from aoai_gateway.config.models import Log
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
     from pathlib import Path
 
     from aoai_gateway.app.worker import Worker
@@ -37,7 +37,15 @@ class LeanTlsConfig(tlsconfig.TlsConfig):
     request = None  # type: ignore[assignment]  # mitmproxy passes over a hook that is not callable
 
 
-def serve(
+def run(serving: Coroutine[Any, Any, int]) -> int:
+    """Run what `serve` returns. Returns the process's exit code: 0, or 1 if it could not start."""
+    try:
+        return asyncio.run(serving)
+    except SystemExit as exited:
+        return exited.code if isinstance(exited.code, int) else 1
+
+
+async def serve(
     config: Path,
     *,
     host: str | None,
@@ -50,24 +58,7 @@ def serve(
     """Serve until SIGTERM or SIGINT. ``addons``: scripts; ``options``: mitmproxy's, as ``name=value``.
 
     ``capture``: the file that all calls are appended to; ``worker``: what this process is among several.
-
-    Returns the process's exit code: 0, or 1 if it could not start.
     """
-    try:
-        return asyncio.run(_serve(config, host, port, addons, options, capture, worker))
-    except SystemExit as exited:
-        return exited.code if isinstance(exited.code, int) else 1
-
-
-async def _serve(
-    config: Path,
-    host: str | None,
-    port: int | None,
-    addons: Sequence[str],
-    options: Sequence[str],
-    capture: Path | None,
-    worker: Worker | None,
-) -> int:
     # What a process draws at random, and when it began, must not be the same in all forks.
     ours = ADDON if worker is None else GatewayAddon()
     if worker is not None:

@@ -6,6 +6,7 @@ import argparse
 import importlib.metadata
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -44,20 +45,22 @@ def serve(words: list[str]) -> int:
     from aoai_gateway.app import lean_addons
 
     lean_addons.install()  # before anything of mitmproxy's is imported
+    from aoai_gateway.app.host import run
     from aoai_gateway.app.host import serve as serve_here
 
     greet(args.config, loaded, address, inspector=False)
     where = {"host": args.host, "port": args.port}
     what = {"addons": args.script, "options": options, "capture": args.capture}
+    serving = partial(serve_here, args.config, **where, **what)
     if args.workers == 1:
-        return serve_here(args.config, **where, **what)
+        return run(serving())
     from aoai_gateway.app.supervisor import StartFailedError, Supervisor
 
-    def run(worker: Worker) -> int:
-        return serve_here(args.config, **where, **what, worker=worker)
+    def serve_one(worker: Worker) -> int:
+        return run(serving(worker=worker))
 
     try:
-        return Supervisor(args.config, loaded, (address.host, address.port), args.workers, run).run()
+        return Supervisor(args.config, loaded, (address.host, address.port), args.workers, serve_one).run()
     except StartFailedError as error:
         raise StartError(str(error)) from None
 
