@@ -18,6 +18,7 @@ from mitmproxy.options import Options
 
 from aoai_gateway.app import log_format
 from aoai_gateway.app.addon import ADDON, GatewayAddon
+from aoai_gateway.app.lifecycle import NO_UPSTREAM
 from aoai_gateway.app.mitmproxy_options import OptionCheck
 from aoai_gateway.config.models import Log
 
@@ -66,28 +67,8 @@ async def serve(
         ours.lifecycle.worker = worker
         if worker.encodings is not None:
             ours.gateway.counter.encodings = worker.encodings
-    capturing = []
-    if capture is not None:
-        from aoai_gateway.inspect.capture import Capture
-
-        capturing = [Capture(capture)]
-    opts = Options()
-    master = Master(opts, with_termlog=True)
-    logging.getLogger().setLevel(logging.INFO)
-    for name in QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    opts.update(mode=["reverse:http://aoai-gateway.invalid"], server=worker is None)
-    master.addons.add(
-        core.Core(),
-        proxyserver.Proxyserver(),
-        ours,
-        script.ScriptLoader(),
-        next_layer.NextLayer(),
-        LeanTlsConfig(),
-        *capturing,
-        OptionCheck(options),
-        errorcheck.ErrorCheck(),
-    )
+    master = _master_of(ours, options, capture, listens=worker is None)
+    opts = master.options
     log_format.apply(Log())
     ours.lifecycle.write_log = log_format.apply
     # Not deferred: mitmproxy sets deferred options while an addon is being added, without `configure`.
@@ -110,6 +91,31 @@ async def serve(
         loop.add_signal_handler(signal.SIGUSR2, _end, ours, master, True)
     await master.run()
     return 0
+
+
+def _master_of(ours: GatewayAddon, options: Sequence[str], capture: Path | None, *, listens: bool) -> Master:
+    capturing = []
+    if capture is not None:
+        from aoai_gateway.inspect.capture import Capture
+
+        capturing = [Capture(capture)]
+    master = Master(Options(), with_termlog=True)
+    logging.getLogger().setLevel(logging.INFO)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    master.options.update(mode=[f"reverse:{NO_UPSTREAM}"], server=listens)
+    master.addons.add(
+        core.Core(),
+        proxyserver.Proxyserver(),
+        ours,
+        script.ScriptLoader(),
+        next_layer.NextLayer(),
+        LeanTlsConfig(),
+        *capturing,
+        OptionCheck(options),
+        errorcheck.ErrorCheck(),
+    )
+    return master
 
 
 def _end(ours: GatewayAddon, master: Master, has_successor: bool) -> None:
