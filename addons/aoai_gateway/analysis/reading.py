@@ -23,10 +23,6 @@ class RecordsError(Exception):
     """A file cannot be read, or holds what this version does not understand; the text says what."""
 
 
-class NoRecordError(Exception):
-    """A line is no record; the text names what is wrong with it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Which records are wanted. Times are seconds since the epoch; ``until`` itself is not wanted."""

@@ -10,12 +10,11 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.analysis.recorded import PATHS, Decision
+from aoai_gateway.analysis.recorded import PATHS, Decision, Outcomes
 from aoai_gateway.analysis.virtual_backends import Deployment, limits_of
 from aoai_gateway.engine import effects
 from aoai_gateway.engine.attempt import FailureKind
@@ -50,17 +49,6 @@ BYTES_A_TOKEN = 4
 
 LOOK_SECONDS = 0.001
 """Seconds between two looks at the queue that only time brings about."""
-
-
-@dataclass(slots=True)
-class Outcomes:
-    """What became of one call under a candidate."""
-
-    call: RecordedCall
-    decision: Decision
-    waited: float
-    spilled: bool
-    cost: float | None
 
 
 class VirtualGateway:
