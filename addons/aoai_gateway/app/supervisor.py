@@ -16,7 +16,6 @@ A first start that fails (the configuration asks for what this machine has not) 
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import os
 import select
@@ -30,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aoai_gateway.admin.listener import bind
-from aoai_gateway.app import admin_process, listening, log_format, processes
+from aoai_gateway.app import listening, log_format, processes
 from aoai_gateway.app.admin_process import AdminProcess
 from aoai_gateway.app.processes import LONGEST_PAUSE
 from aoai_gateway.app.worker import Slot, Worker
@@ -104,7 +103,6 @@ class Supervisor:
         self._rolling: list[Slot] = []
         self._exit_code = 0
         self._signals: set[int] = set()
-        self._told = ""
         self._looked = time.monotonic()
         self._wake_read, self._wake_write = socket.socketpair()
         sockets = listening.open_sockets(*address, count)
@@ -322,16 +320,7 @@ class Supervisor:
         (self._folder / f"worker-{slot.number}-{child.pid}.sock").unlink(missing_ok=True)
 
     def _tell_workers(self) -> None:
-        """Write down what is known of each worker, for the status page."""
-        text = json.dumps([slot.document() for slot in self._slots])
-        if text == self._told:
-            return
-        draft = self._folder / "workers.draft"
-        # The status page can do without it, on a full disk for instance; calls cannot do without workers.
-        with suppress(OSError):
-            draft.write_text(text)
-            draft.replace(self._folder / admin_process.WORKERS_FILE)
-            self._told = text
+        self._admin.tell([slot.document() for slot in self._slots])
 
     # --- reload and end --------------------------------------------------------------------------------
 
