@@ -1,7 +1,7 @@
 """The process beside the workers: their one admin listener, and the simulated endpoints.
 
 Both are one, however many workers there are. It carries no traffic of clients, so a crash costs no call: the
-supervisor starts it again.
+supervisor starts it again. `serve` runs in it, and `AdminProcess` is what the supervisor has of it.
 """
 
 from __future__ import annotations
