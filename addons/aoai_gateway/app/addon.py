@@ -179,7 +179,7 @@ class GatewayAddon:
         from aoai_gateway.admin.flow_commands import GatewayStateCommands
         from aoai_gateway.inspect import setup as desk
         from aoai_gateway.inspect.commands import GatewayCommands
-        from aoai_gateway.inspect.views import contentviews, page_script, prompt_editor, stylesheet
+        from aoai_gateway.inspect.views import contentviews, mitmweb_page, prompt_editor
 
         application = getattr(ctx.master, "app", None)
         if isinstance(application, Application):
@@ -193,8 +193,7 @@ class GatewayAddon:
             ctx.master.addons.add(GatewayCommands(self.gateway), state)
         contentviews.register(self.gateway.counter, self._model_of)
         if isinstance(application, Application):
-            stylesheet.extend(application)
-            page_script.extend(application)
+            mitmweb_page.extend(application)
             prompt_editor.extend(application)
         self.lifecycle.inspected = True
         if view is not None and is_unset(ctx.options, "store_streamed_bodies"):
