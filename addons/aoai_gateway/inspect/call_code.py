@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mitmproxy import exceptions
 
 from aoai_gateway.inspect import snippets
-from aoai_gateway.inspect.replays import as_call
+from aoai_gateway.inspect.client_replay import as_call
 from aoai_gateway.inspect.views.attachments import byte_size
 from aoai_gateway.wire.content_coding import readable
 from aoai_gateway.wire.errors import GatewayError

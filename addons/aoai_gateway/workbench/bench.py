@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from mitmproxy import contentviews
 
-from aoai_gateway.inspect.answers import unread
-from aoai_gateway.inspect.replays import places
+from aoai_gateway.inspect.client_replay import places
+from aoai_gateway.inspect.said import unread
 from aoai_gateway.inspect.views.contentviews import facts_of
 from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.rerun import expectations, judge

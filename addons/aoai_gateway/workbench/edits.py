@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mitmproxy import connection, exceptions, http
 
-from aoai_gateway.inspect.replays import aim, as_call
+from aoai_gateway.inspect.client_replay import aim, as_call
 from aoai_gateway.rerun.case_set import PATHS
 from aoai_gateway.wire.dialects import dialect_of
 from aoai_gateway.wire.errors import GatewayError
