@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from aoai_gateway.inspect.asked import last_words
 from aoai_gateway.inspect.views.shapes import Unreadable, decode, mapping, word
 from aoai_gateway.wire.content_coding import readable
+from aoai_gateway.workbench.calls import kind_of
 from aoai_gateway.workbench.form_bodies import decode_form
-from aoai_gateway.workbench.kinds import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

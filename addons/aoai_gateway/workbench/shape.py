@@ -24,8 +24,8 @@ from aoai_gateway.inspect.views.answer import Answer
 from aoai_gateway.inspect.views.attachments import byte_size, describe
 from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.inspect.views.shapes import Unreadable, decode, mapping, word
-from aoai_gateway.workbench.faults import NotFoundError
 from aoai_gateway.workbench.form_bodies import decode_form
+from aoai_gateway.workbench.page_requests import NotFoundError
 
 LONGEST_STRING = 100_000
 """Characters; a longer string is kept behind, and its head shown."""
