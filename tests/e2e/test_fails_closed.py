@@ -329,9 +329,7 @@ BEFORE_SENDING = re.compile(
 def test_an_exception_in(stage: Stage, scenes: dict[str, str], name: str) -> None:
     if name not in scenes or name in ELSEWHERE:
         # Private steps that none of the scenes takes are for the tests of their modules.
-        assert name in ELSEWHERE or "._" in name or name == "inspector.attempt_flow", (
-            f"{name} is not reached"
-        )
+        assert name in ELSEWHERE or "._" in name or name == "inspector.attempt_flow", f"{name} is not reached"
         return
     check(stage, name, scenes[name])
 

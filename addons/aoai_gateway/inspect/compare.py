@@ -12,7 +12,7 @@ import textwrap
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from mitmproxy import contentviews, ctx, exceptions, flow, http
@@ -30,6 +30,7 @@ from aoai_gateway.inspect.asked import last_words
 from aoai_gateway.inspect.client_replay import aimed, as_call, deployment_of, play
 from aoai_gateway.inspect.said import Said, said, unread
 from aoai_gateway.inspect.views.contentviews import facts_of
+from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.wire.content_coding import readable
 from aoai_gateway.wire.printing import cut, width_of
@@ -146,25 +147,21 @@ class Comparison:
 
     def _entry(self, title: str, copy: http.HTTPFlow) -> Entry:
         found, response = said_in(copy), copy.response
-        deployment = _name(copy.metadata, "gateway_deployment")
-        price = self._setup.config.price_of(deployment, found.model or None)
-        usage = found.usage
-        taken, given = (
-            _number(copy.metadata, "gateway_tokens_in"),
-            _number(copy.metadata, "gateway_tokens_out"),
-        )
+        facts, usage = Facts(metadata=copy.metadata), found.usage
+        price = self._setup.config.price_of(facts.name("gateway_deployment"), found.model or None)
+        taken, given = facts.number("gateway_tokens_in"), facts.number("gateway_tokens_out")
         return Entry(
             title=title,
             text=found.text,
             status=response.status_code if response is not None else None,
             error="" if response is not None else "no answer",
-            backend=_name(copy.metadata, "gateway_backend"),
-            attempts=_number(copy.metadata, "gateway_attempts"),
-            first_content_ms=_number(copy.metadata, "gateway_first_content_ms"),
-            duration_ms=_number(copy.metadata, "gateway_duration_ms"),
+            backend=facts.name("gateway_backend"),
+            attempts=facts.number("gateway_attempts"),
+            first_content_ms=facts.number("gateway_first_content_ms"),
+            duration_ms=facts.number("gateway_duration_ms"),
             input_tokens=taken,
             output_tokens=given,
-            cost=price.cost(taken, given or 0, usage.cached_tokens if usage else 0)
+            cost=price.cost(int(taken), int(given or 0), usage.cached_tokens if usage else 0)
             if price is not None and taken is not None
             else None,
             asked=_asked(copy.request) if self._several else "",
@@ -187,16 +184,6 @@ def _asked(request: http.Request) -> str:
     except (ValueError, RecursionError):
         return ""
     return last_words(body) if isinstance(body, Mapping) else ""
-
-
-def _name(metadata: Mapping[Any, Any], key: str) -> str:
-    value = metadata.get(key)
-    return value if isinstance(value, str) else ""
-
-
-def _number(metadata: Mapping[Any, Any], key: str) -> int | None:
-    value = metadata.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 WIDTH = 74
@@ -224,11 +211,11 @@ class Entry:
     status: int | None = None
     error: str = ""
     backend: str = ""
-    attempts: int | None = None
+    attempts: float | None = None
     first_content_ms: float | None = None
     duration_ms: float | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+    input_tokens: float | None = None
+    output_tokens: float | None = None
     cost: float | None = None
     asked: str = ""
     """The end of the prompt, where the prompts differ."""

@@ -12,7 +12,7 @@ from aoai_gateway.wire.content_coding import NotDecodedError, decode
 from aoai_gateway.wire.secrets import SECRET_HEADERS, redact_target
 from aoai_gateway.workbench import child
 from aoai_gateway.workbench.calls import can_be_run, kind_of
-from aoai_gateway.workbench.count_jobs import CountMessages
+from aoai_gateway.workbench.counting import CountMessages
 from aoai_gateway.workbench.sessions import session_of
 from aoai_gateway.workbench.shape import shapes
 

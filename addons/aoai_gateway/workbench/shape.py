@@ -24,7 +24,7 @@ from aoai_gateway.inspect.views.answer import Answer
 from aoai_gateway.inspect.views.attachments import byte_size, describe
 from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.inspect.views.shapes import Unreadable, decode, mapping, word
-from aoai_gateway.workbench.form_bodies import decode_form
+from aoai_gateway.workbench.form_bodies import decode_body
 from aoai_gateway.workbench.page_requests import NotFoundError
 
 LONGEST_STRING = 100_000
@@ -69,10 +69,7 @@ def request_shape(body: bytes, content_type: str = "") -> dict[str, Any]:
     if not body:
         return {"body": None, "empty": True}
     try:
-        document = decode_form(body, content_type)
-        if document is None:
-            document = decode(body)
-        return {"body": _Cutter().cut(document, "", "")}
+        return {"body": _Cutter().cut(decode_body(body, content_type), "", "")}
     except Unreadable as error:
         return {"body": None, "raw": _raw(body), "problem": str(error)}
     except RecursionError:
@@ -286,15 +283,13 @@ def part(body: bytes, pointer: str, content_type: str = "") -> tuple[str, bytes]
     if not pointer and own in (*PICTURES, *SOUNDS):
         return own, body
     try:
-        whole = decode_form(body, content_type)
-        if whole is None:
-            whole = decode(body)
-        found = at(whole, pointer)
+        document = decode_body(body, content_type)
+        found = at(document, pointer)
     except (KeyError, Unreadable):
         raise NotFoundError("There is no such part in the call.") from None
     text = found if isinstance(found, str) else json.dumps(found)
     head = _DATA_URL.match(text)
-    media, data = (head[1] or "", text[head.end() :]) if head else (_media_beside(whole, pointer), text)
+    media, data = (head[1] or "", text[head.end() :]) if head else (_media_beside(document, pointer), text)
     if (media := media.lower()) in (*PICTURES, *SOUNDS):
         try:
             return media, base64.b64decode(data + "=" * (-len(data) % 4), validate=False)
