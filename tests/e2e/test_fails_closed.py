@@ -252,7 +252,7 @@ LOOKS_ON = {
     "GatewayAddon.gateway_call_ended",
     "Plugin.gateway_backend_failed",
     "Plugin.gateway_call_finished",
-    "attempt_flows.make_flow",
+    "inspector.attempt_flow",
     # The answer has gone out already.
     "Gateway.over",
     "GatewayStream._count_out",
@@ -329,9 +329,7 @@ BEFORE_SENDING = re.compile(
 def test_an_exception_in(stage: Stage, scenes: dict[str, str], name: str) -> None:
     if name not in scenes or name in ELSEWHERE:
         # Private steps that none of the scenes takes are for the tests of their modules.
-        assert name in ELSEWHERE or "._" in name or name == "attempt_flows.make_flow", (
-            f"{name} is not reached"
-        )
+        assert name in ELSEWHERE or "._" in name or name == "inspector.attempt_flow", f"{name} is not reached"
         return
     check(stage, name, scenes[name])
 

@@ -177,9 +177,9 @@ class GatewayAddon:
         from tornado.web import Application
 
         from aoai_gateway.admin.flow_commands import GatewayStateCommands
-        from aoai_gateway.inspect import setup as desk
+        from aoai_gateway.inspect import response_intercept, retention
         from aoai_gateway.inspect.commands import GatewayCommands
-        from aoai_gateway.inspect.views import contentviews, page_script, prompt_editor, stylesheet
+        from aoai_gateway.inspect.views import contentviews, mitmweb_page, prompt_editor
 
         application = getattr(ctx.master, "app", None)
         if isinstance(application, Application):
@@ -187,14 +187,14 @@ class GatewayAddon:
 
             # Before what waits for the end of a hold, so that held calls are seen.
             workbench.extend(application, self.gateway, ctx.master.addons)
-        desk.install(self.gateway, ctx.master.addons)
+        retention.install(ctx.master.addons)
+        response_intercept.install(self.gateway, ctx.master.addons)
         if ctx.master.addons.get("gatewaycommands") is None:
             state = GatewayStateCommands(self.gateway, self.lifecycle.controls)
             ctx.master.addons.add(GatewayCommands(self.gateway), state)
         contentviews.register(self.gateway.counter, self._model_of)
         if isinstance(application, Application):
-            stylesheet.extend(application)
-            page_script.extend(application)
+            mitmweb_page.extend(application)
             prompt_editor.extend(application)
         self.lifecycle.inspected = True
         if view is not None and is_unset(ctx.options, "store_streamed_bodies"):

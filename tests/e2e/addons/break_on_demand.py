@@ -16,7 +16,7 @@ from typing import Any
 
 from aoai_gateway.app import addon
 from aoai_gateway.engine import aftermath, attempts, engine, plan, scheduler
-from aoai_gateway.inspect import attempt_flows, put_off
+from aoai_gateway.inspect import inspector, put_off
 from aoai_gateway.proxy import (
     delivery,
     downstream_request,
@@ -80,7 +80,7 @@ FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (plan.Plans, "of"),
     (aftermath, "routing_request_of"),
     (scheduler, "order"),
-    (attempt_flows, "make_flow"),
+    (inspector, "attempt_flow"),
 )
 PLUGIN = (
     "gateway_client_identified",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aoai_gateway.inspect.comparison import LONGEST_TEXT, WIDTH, Entry, side_by_side
+from aoai_gateway.inspect.compare import LONGEST_TEXT, WIDTH, Entry, side_by_side
 from aoai_gateway.wire.printing import width_of
 
 FIRST = Entry(

@@ -1,10 +1,30 @@
-"""Which calls belong to one conversation."""
+"""Failed attempts as flows of their own, and the calls of one conversation."""
 
 from __future__ import annotations
 
-from aoai_gateway.inspect import conversations
-from aoai_gateway.inspect.conversations import Conversations
-from tests.engine_driver import RESPONSES, Answer, World, world
+from mitmproxy.addons.view import View
+from mitmproxy.test import taddons, tflow
+
+from aoai_gateway.inspect import inspector
+from aoai_gateway.inspect.inspector import Conversations, attempt_flow
+from aoai_gateway.runtime.stream_hooks import AttemptFailed
+from tests.engine_driver import NO_CONNECTION, OK, RESPONSES, Answer, World, world
+
+
+def test_failed_attempts_stand_below_their_call_when_calls_overlap() -> None:
+    call = world("a", "b", "c").script(a=NO_CONNECTION, b=NO_CONNECTION, c=OK).call().call
+    view = View()
+    with taddons.context(view):
+        own, other = tflow.tflow(), tflow.tflow()
+        other.timestamp_created = own.timestamp_created + 0.5
+        view.add([own, other])
+        failed = [
+            attempt_flow(AttemptFailed(own, call, attempt, own.request.copy(), None, own.server_conn))
+            for attempt in call.attempts[:2]
+        ]
+        view.add([failed[0]])
+        view.add([failed[1]])
+        assert list(view) == [own, *failed, other]
 
 
 def named(known: Conversations, at: World, answer: str = "", **how: object) -> str | None:
@@ -46,11 +66,11 @@ def test_a_chat_without_a_name_has_none() -> None:
 def test_a_name_cannot_look_like_other_metadata() -> None:
     known, at = Conversations(), world("a")
     assert named(known, at, prompt_cache_key="x\ngateway_client: Boss") == "x gateway_client: Boss"
-    assert len(named(known, at, prompt_cache_key="x" * 999) or "") == conversations.LONGEST
+    assert len(named(known, at, prompt_cache_key="x" * 999) or "") == inspector.LONGEST_CONVERSATION
 
 
 def test_memory_is_bounded(monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(conversations, "MOST_KEPT", 2)
+    monkeypatch.setattr(inspector, "MOST_RESPONSES", 2)
     known, at = Conversations(), world("a")
     for number in range(4):
         named(known, at, f"resp_{number}", path=RESPONSES, prompt_cache_key="k")

@@ -1,11 +1,34 @@
-"""The members of a page's request, each checked for its type. All raise BadRequestError."""
+"""What pages ask for: the members of their requests, each checked for its type, and what is wrong with these.
+
+The text of each fault is a sentence, and is shown. Whatever reads a member raises BadRequestError.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from aoai_gateway.inspect.views.shapes import Unreadable, decode
-from aoai_gateway.workbench.faults import BadRequestError
+
+
+class EditError(Exception):
+    """It cannot be run, or changed."""
+
+
+class NotFoundError(Exception):
+    """There is no such call, run or set."""
+
+
+class BadRequestError(Exception):
+    """It is not understood."""
+
+
+class ChildError(Exception):
+    """It could not be done in time, or not in the room that there is."""
+
+
+class ConflictError(Exception):
+    """It was changed by others meanwhile."""
+
 
 type Asked = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""mitmweb's scripts: one is changed, for its filter boxes, its command bar and its editor."""
+"""mitmweb's files: a script is changed, for filter boxes, command bar and editor, and so is a stylesheet."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from mitmproxy.tools import web
 from tornado.testing import AsyncHTTPTestCase
 from tornado.web import Application
 
-from aoai_gateway.inspect.views.page_script import amend, extend
+from aoai_gateway.inspect.views.mitmweb_page import RULES, amend, extend
 
 STATIC = Path(web.__file__).parent / "static"
 
 
-class PageScriptTest(AsyncHTTPTestCase):
+class MitmwebPageTest(AsyncHTTPTestCase):
     """Requests to an application like mitmweb's."""
 
     def get_app(self) -> Application:
@@ -37,9 +37,24 @@ class PageScriptTest(AsyncHTTPTestCase):
         assert "result:JSON.stringify(" in script
         assert "result:JSON.stringify(" not in body
 
-    def test_there_is_no_other_file(self) -> None:
+    def test_there_is_no_other_script(self) -> None:
         assert self.fetch("/static/nothing.js").code == 404
         assert self.fetch("/static/..%2f..%2fx.js").code == 403
+
+    def test_the_one_for_content_views_has_our_rules(self) -> None:
+        bodies = {
+            path.name: self.fetch(f"/static/{path.name}").body.decode() for path in STATIC.glob("*.css")
+        }
+        extended = [name for name, body in bodies.items() if body.endswith(RULES)]
+        assert len(extended) == 1
+        for name, body in bodies.items():
+            assert body.removesuffix(RULES) == (STATIC / name).read_text()
+
+    def test_everything_else_is_served_as_before(self) -> None:
+        for path in STATIC.glob("*.ico"):
+            assert self.fetch(f"/static/{path.name}").body == path.read_bytes()
+        assert self.fetch("/static/nothing.css").code == 404
+        assert self.fetch("/static/..%2f..%2fx.css").code == 403
 
 
 def test_a_script_that_is_built_otherwise_stays_as_it_is() -> None:

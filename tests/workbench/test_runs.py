@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 from aoai_gateway.engine.call import Setup
-from aoai_gateway.workbench.edits import Edited, flow_for
-from aoai_gateway.workbench.faults import BadRequestError, EditError
 from aoai_gateway.workbench.hold import _filter, held
+from aoai_gateway.workbench.page_requests import BadRequestError, EditError
 from aoai_gateway.workbench.prompts import Body, asked_for, body_of, ready
+from aoai_gateway.workbench.runs import Edited, TextReader, flow_for
 from aoai_gateway.workbench.shape import request_shape
-from aoai_gateway.workbench.streams import TextReader
 from tests.workbench.serving import made_setup
 from tests.workbench.test_calls import call
 

@@ -6,17 +6,17 @@ import re
 
 import pytest
 
-from aoai_gateway.workbench import site
+from aoai_gateway.workbench.handler import CONTENT_SECURITY_POLICY, files
 
-SCRIPTS = [name for name in site.files() if name.endswith(".js")]
+SCRIPTS = [name for name in files() if name.endswith(".js")]
 
 
 def text(name: str) -> str:
-    return site.files()[name][1].decode()
+    return files()[name][1].decode()
 
 
 def test_the_page_is_there() -> None:
-    assert {"index.html", "main.js", "style.css"} <= set(site.files())
+    assert {"index.html", "main.js", "style.css"} <= set(files())
     assert len(SCRIPTS) > 15
 
 
@@ -39,7 +39,7 @@ def test_text_never_becomes_html(name: str) -> None:
         assert sink not in text(name)
 
 
-@pytest.mark.parametrize("name", list(site.files()))
+@pytest.mark.parametrize("name", list(files()))
 def test_nothing_comes_from_elsewhere(name: str) -> None:
     loads = re.findall(r"""(?:from|import|src=|href=|url\()\s*["'(]?(https?:)?//""", text(name))
     assert loads == []
@@ -55,11 +55,11 @@ def test_what_is_imported_is_there(name: str) -> None:
                 parts.pop()
             elif step != ".":
                 parts.append(step)
-        assert "/".join(parts) in site.files(), target
+        assert "/".join(parts) in files(), target
 
 
 def test_the_browser_is_told_to_run_nothing_else() -> None:
-    policy = site.CONTENT_SECURITY_POLICY
+    policy = CONTENT_SECURITY_POLICY
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     assert "require-trusted-types-for 'script'" in policy
