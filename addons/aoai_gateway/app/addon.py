@@ -23,11 +23,10 @@ from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.app import (
     ahead,
-    cut_connections,
+    connection_ends,
     descriptors,
-    direct_asks,
     log_format,
-    message_types,
+    mitmproxy_shortcuts,
     relay,
     saved_flows,
     selfcheck,
@@ -107,15 +106,16 @@ class GatewayAddon:
         log_records.install(lambda: self.gateway.written, lambda: self.gateway.credentials.masks())
         log_format.write_whole_lines()
         self.lifecycle.handle_signals()
-        message_types.install()
-        cut_connections.install(
+        mitmproxy_shortcuts.check_fields_quickly()
+        connection_ends.install(
             lambda: self.gateway.limits().unread_seconds, self._connection_opened, self._opened_ahead
         )
-        direct_asks.install(lambda ask: self.gateway_ask(ask))  # looked up each time, as by mitmproxy
+        # Looked up each time, as by mitmproxy.
+        mitmproxy_shortcuts.ask_directly(lambda ask: self.gateway_ask(ask))
         self.gateway.opened_ahead.open = ahead.open_ahead
-        self.gateway.slow_readers.unread = cut_connections.unread
-        self.gateway.written_out = cut_connections.written_out
-        self.gateway.is_reset = cut_connections.is_reset
+        self.gateway.slow_readers.unread = connection_ends.unread
+        self.gateway.written_out = connection_ends.written_out
+        self.gateway.is_reset = connection_ends.is_reset
         self.gateway.connections.descriptors = descriptors.raise_limit()
         loader.add_option(
             "gateway_config", str, str(DEFAULT_CONFIG), "The gateway's configuration file (gateway.yaml)."

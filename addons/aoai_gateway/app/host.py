@@ -114,20 +114,14 @@ async def _serve(
         return 1
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _end, ours, master)
+        loop.add_signal_handler(number, _end, ours, master, False)
     if worker is not None:
-        loop.add_signal_handler(signal.SIGUSR2, _make_room, ours, master)
+        loop.add_signal_handler(signal.SIGUSR2, _end, ours, master, True)
     await master.run()
     return 0
 
 
-def _make_room(ours: GatewayAddon, master: Master) -> None:
-    """End since a successor listens already: no balancer need be told."""
-    ours.gateway.has_successor = True
-    master.shutdown()
-
-
-def _end(ours: GatewayAddon, master: Master) -> None:
-    """End; one whose successor listened already is told that this ends, too."""
-    ours.gateway.has_successor = False
+def _end(ours: GatewayAddon, master: Master, has_successor: bool) -> None:
+    """End. ``has_successor``: another process listens already, so that no balancer need be told."""
+    ours.gateway.has_successor = has_successor
     master.shutdown()

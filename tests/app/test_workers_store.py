@@ -1,12 +1,10 @@
-"""The processes beside the workers: their end, and what keeps them from starting, ends nothing else."""
+"""The workers' own store: its end, and what keeps it from starting, ends nothing else."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import json
-import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,10 +15,9 @@ from typing import Any
 import pytest
 import redis
 
-from aoai_gateway.app import private_store, processes
-from aoai_gateway.app.backoff import LONGEST_PAUSE, STEADY_SECONDS, Backoff
-from aoai_gateway.app.companions import AdminCompanion, StoreCompanion
-from aoai_gateway.app.private_store import NoStoreError, PrivateStore
+from aoai_gateway.app import workers_store
+from aoai_gateway.app.processes import LONGEST_PAUSE
+from aoai_gateway.app.workers_store import NoStoreError, WorkersStore
 from aoai_gateway.config.models import Config
 from aoai_gateway.quota.quotas import Quota, Reservation
 from aoai_gateway.runtime.gateway import Gateway
@@ -34,9 +31,9 @@ def with_file(path: Path) -> Config:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[StoreCompanion]:
+def store(tmp_path: Path) -> Iterator[WorkersStore]:
     require_redis()
-    made = StoreCompanion(tmp_path, with_file(tmp_path / "budgets.json"))
+    made = WorkersStore(tmp_path, with_file(tmp_path / "budgets.json"))
     yield made
     made.stop()
 
@@ -47,14 +44,14 @@ def write_budget(folder: Path, tokens: int) -> None:
     (folder / "budgets.json").write_text(json.dumps({"version": 1, "budgets": [budget]}))
 
 
-def spent(store: StoreCompanion) -> int:
+def spent(store: WorkersStore) -> int:
     with redis.Redis.from_url(store.url) as client:
         (key,) = client.keys("*:budgets")
         return sum(map(int, client.hvals(key)))
 
 
-def kill(store: StoreCompanion) -> None:
-    process: Any = store._store._process
+def kill(store: WorkersStore) -> None:
+    process: Any = store._process
     process.kill()
     process.wait()
 
@@ -67,7 +64,7 @@ NO_PROCESS = [
 
 @pytest.mark.parametrize("error", NO_PROCESS, ids=lambda error: type(error).__name__)
 def test_a_store_that_cannot_be_started_just_now_is_tried_again(
-    store: StoreCompanion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    store: WorkersStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     write_budget(tmp_path, 300)
     store.start()
@@ -79,7 +76,7 @@ def test_a_store_that_cannot_be_started_just_now_is_tried_again(
 
     now = time.monotonic()
     with monkeypatch.context() as machine:
-        machine.setattr(private_store.subprocess, "Popen", none_left)
+        machine.setattr(workers_store.subprocess, "Popen", none_left)
         kill(store)
         store.look(now)  # notices it
         # From the first to the longest pause: each try comes later than the one before, and none ends it.
@@ -97,9 +94,9 @@ def test_a_machine_without_room_for_the_store_fails_its_start_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require_redis()
-    made = PrivateStore(tmp_path)
+    made = WorkersStore(tmp_path, config("a"))
     monkeypatch.setattr(
-        private_store.subprocess, "Popen", lambda *_, **__: (_ for _ in ()).throw(NO_PROCESS[0])
+        workers_store.subprocess, "Popen", lambda *_, **__: (_ for _ in ()).throw(NO_PROCESS[0])
     )
     with pytest.raises(NoStoreError, match="could not be started: Resource temporarily unavailable"):
         made.start()
@@ -108,8 +105,8 @@ def test_a_machine_without_room_for_the_store_fails_its_start_in_words(
 def test_a_store_that_does_not_come_up_is_not_left_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(private_store, "program", lambda: "/bin/sleep")
-    made = PrivateStore(tmp_path)
+    monkeypatch.setattr(workers_store, "program", lambda: "/bin/sleep")
+    made = WorkersStore(tmp_path, config("a"))
     made._command = ["/bin/sleep", "60"]
     with pytest.raises(NoStoreError, match="did not start"):
         made.start(0.05)
@@ -118,7 +115,7 @@ def test_a_store_that_does_not_come_up_is_not_left_running(
 
 
 def test_a_store_without_its_budgets_does_not_run(
-    store: StoreCompanion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: WorkersStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_budget(tmp_path, 300)
     store.start()
@@ -127,7 +124,7 @@ def test_a_store_without_its_budgets_does_not_run(
     with monkeypatch.context() as machine:
         machine.setattr("aoai_gateway.state.stored_budgets.put_entries", _refused)
         store.look(time.monotonic() + 1)
-        assert store._store.ended() is not None
+        assert store._ended() is not None
     # What keeps the file may have met the empty store meanwhile, and written down that nothing was spent.
     write_budget(tmp_path, 0)
     store.look(time.monotonic() + 60)
@@ -140,7 +137,7 @@ def _refused(*_: object) -> None:
 
 @pytest.mark.parametrize("broken", [b"{", b"[" * 100_000, b'{"version": 1, "budgets": [{"tokens": -1}]}'])
 def test_a_broken_budget_file_stops_a_start_and_not_a_restart(
-    store: StoreCompanion, tmp_path: Path, broken: bytes
+    store: WorkersStore, tmp_path: Path, broken: bytes
 ) -> None:
     write_budget(tmp_path, 10)
     store.start()
@@ -150,7 +147,7 @@ def test_a_broken_budget_file_stops_a_start_and_not_a_restart(
     for _ in range(30):
         now += 1
         store.look(now)
-    assert store._store.ended() is not None
+    assert store._ended() is not None
     with pytest.raises(NoStoreError, match="repair the file"):
         store.start()
     write_budget(tmp_path, 11)
@@ -158,9 +155,7 @@ def test_a_broken_budget_file_stops_a_start_and_not_a_restart(
     assert spent(store) == 11
 
 
-def test_workers_that_read_another_prefix_find_the_same_budgets(
-    store: StoreCompanion, tmp_path: Path
-) -> None:
+def test_workers_that_read_another_prefix_find_the_same_budgets(store: WorkersStore, tmp_path: Path) -> None:
     write_budget(tmp_path, 300)
     store.start()
     reservation = Reservation("call", "team", (Quota(None, tokens_per_day=1000),), tokens=1)
@@ -175,49 +170,3 @@ def test_workers_that_read_another_prefix_find_the_same_budgets(
             await sync.close()
 
     assert asyncio.run(left()) == 700
-
-
-def test_the_admin_process_that_ends_again_and_again_is_started_less_and_less(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(AdminCompanion, "is_wanted", lambda *_: True)
-    admin = AdminCompanion(tmp_path, [], lambda: None)
-    monkeypatch.setattr(admin, "_run", lambda *_: 1)
-    starts, now = 0, time.monotonic()
-    for _ in range(60):
-        now += 1
-        if admin.child is None:
-            admin.start_if_due(config("a"), now)
-            starts += admin.child is not None
-        if admin.child is not None:
-            os.waitid(os.P_PID, admin.child.pid, os.WEXITED | os.WNOWAIT)
-            assert admin.has_ended(now, expected=False)
-    assert 5 < starts < 15
-
-
-def test_the_admin_process_waits_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(AdminCompanion, "is_wanted", lambda *_: True)
-    admin = AdminCompanion(tmp_path, [], lambda: None)
-
-    def full(*_: object) -> None:
-        raise NO_PROCESS[0]
-
-    monkeypatch.setattr(processes, "start", full)
-    now = time.monotonic()
-    admin.start_if_due(config("a"), now)
-    assert admin.child is None
-    monkeypatch.undo()
-    monkeypatch.setattr(AdminCompanion, "is_wanted", lambda *_: True)
-    monkeypatch.setattr(admin, "_run", lambda *_: signal.pause() or 0)
-    admin.start_if_due(config("a"), now + LONGEST_PAUSE)
-    assert admin.child is not None
-    admin.child.tell(signal.SIGKILL)
-    os.waitpid(admin.child.pid, 0)
-
-
-def test_pauses_grow_and_begin_anew_after_a_steady_time() -> None:
-    backoff = Backoff()
-    pauses = [backoff.ended(0.0, 1.0) for _ in range(9)]
-    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
-    assert backoff.ended(5.0, STEADY_SECONDS) == 0.1
-    assert backoff.due == 5.1

@@ -1,4 +1,6 @@
-"""Usage records as a Parquet file, for queries of one's own: a column for each field, attempts nested.
+"""``aoai-gateway export FILE… -o usage.parquet``: usage records, for queries of one's own.
+
+The file has a column for each field, with attempts nested.
 
 DuckDB (extra ``parquet``) reads the lines and writes the file, in bounded memory. It is no sink: a Parquet
 file is whole only once it has its end, so a gateway that is killed would lose all of it.
@@ -9,13 +11,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aoai_gateway.analysis.reading import Reading, RecordsError, Selection
+from aoai_gateway.analysis.reading import Reading, RecordsError, Selection, parser_of_records
 from aoai_gateway.analysis.records import is_plain, read
+from aoai_gateway.command_line import installs
 from aoai_gateway.usage.record import SCHEMA
 
 if TYPE_CHECKING:
@@ -66,19 +70,30 @@ OFFLINE: dict[str, str | bool | int | float | list[str]] = {
 """All that is needed is built in; nothing is fetched."""
 
 
-class MissingError(Exception):
-    """DuckDB is not installed."""
+def main(words: Sequence[str]) -> int:
+    """Run one command line."""
+    parser = parser_of_records("export", "Write usage records as a Parquet file, for queries of one's own.")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="usage.parquet")
+    args = parser.parse_args(words)
+    try:
+        count = write(args.files, Selection(args.since, args.until), args.output)
+    except (RecordsError, OSError) as error:
+        said = f"{args.output}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        print(f"aoai-gateway: {said}", file=sys.stderr)
+        return 1
+    print(f"{args.output}: {count:,} records")
+    return 0
 
 
 def write(files: Sequence[Path], selection: Selection, output: Path) -> int:
     """Write the wanted records to a file that only its owner may read. Returns how many there are.
 
-    Raises RecordsError, OSError and `MissingError`.
+    Raises RecordsError and OSError.
     """
     try:
         import duckdb
     except ImportError:
-        raise MissingError from None
+        raise RecordsError(f"`export` needs more packages: {installs('parquet')}") from None
 
     folder = Path(tempfile.mkdtemp(prefix=".export-", dir=output.parent))
     try:

@@ -16,6 +16,9 @@
 - A socket that is closed stays open until its peer has read all that was written to it: one that does not
   read keeps it, with its buffers. Clients have time to read the rest; backends, to which the rest of a
   request is of no use, have none.
+- A connection's handler and its layers refer to themselves and to each other (see `proxy.remains`). So do the
+  exceptions that end it: each has the frames that it came through, and these have what has the exception.
+  Only a garbage collection would find them, so these circles are broken here.
 """
 
 from __future__ import annotations
@@ -34,9 +37,10 @@ from mitmproxy.connection import Client, ConnectionState
 from mitmproxy.proxy import events
 from mitmproxy.proxy.server import ConnectionHandler
 
-from aoai_gateway.app import ahead, ended_connections
+from aoai_gateway.app import ahead
 from aoai_gateway.app.descriptors import Rarely
 from aoai_gateway.app.relay import WatchedReader
+from aoai_gateway.proxy.remains import take_apart
 from aoai_gateway.runtime.slow_readers import Progress
 
 if TYPE_CHECKING:
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
 
     from mitmproxy.connection import Connection
     from mitmproxy.proxy.commands import OpenConnection
+    from mitmproxy.proxy.layer import CommandGenerator, Layer
     from mitmproxy.proxy.server import ConnectionIO
 
     from aoai_gateway.app.ahead import AheadConnection
@@ -90,7 +95,7 @@ async def _client_to_its_end(self: ConnectionHandler) -> None:
             handler.cancel(TOO_LATE)
         if left:
             await asyncio.wait(left)
-        ended_connections.let_go(self)
+        let_go(self)
 
 
 async def _read_by_its_client(transport: asyncio.WriteTransport, seconds: Callable[[], float]) -> bool:
@@ -165,10 +170,8 @@ def tell_of_slow_reader() -> None:
 
 def unread(connection: str) -> int:
     """Return the bytes for a client, by its connection's id, that the system has not taken yet."""
-    handler = _handlers().get(connection)
-    transport = handler.transports.get(handler.client) if handler is not None else None
-    writer = transport.writer if transport is not None else None
-    return writer.transport.get_write_buffer_size() if isinstance(writer, asyncio.StreamWriter) else 0
+    writer = _writer(_io_of(connection))
+    return writer.transport.get_write_buffer_size() if writer is not None else 0
 
 
 def is_reset(connection: str) -> bool:
@@ -176,10 +179,8 @@ def is_reset(connection: str) -> bool:
 
     asyncio does not read a connection on which no more can come, so it does not report a reset there.
     """
-    handler = _handlers().get(connection)
-    transport = handler.transports.get(handler.client) if handler is not None else None
-    writer = transport.writer if transport is not None else None
-    if not isinstance(writer, asyncio.StreamWriter) or writer.transport.is_closing():
+    writer = _writer(_io_of(connection))
+    if writer is None or writer.transport.is_closing():
         return True
     client = writer.transport.get_extra_info("socket")
     return client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) in RESET
@@ -190,11 +191,10 @@ async def written_out(connection: str, backend: Connection) -> None:
 
     ``connection``: the id of the client's; one of the two may be gone, which is an end of the wait.
     """
-    handler = _handlers().get(connection)
-    transport = handler.transports.get(backend) if handler is not None else None
-    if transport is not None and isinstance(transport.writer, asyncio.StreamWriter):
+    writer = _writer(_io_of(connection, backend))
+    if writer is not None:
         with contextlib.suppress(OSError):
-            await transport.writer.drain()
+            await writer.drain()
 
 
 def hang_up(handler: ConnectionHandler, why: str) -> None:
@@ -207,19 +207,77 @@ def hang_up(handler: ConnectionHandler, why: str) -> None:
 def cut(connections: Iterable[str], why: str) -> None:
     """Close clients' connections, by their ids, without another word."""
     for connection in connections:
-        handler = _handlers().get(connection)
-        transport = handler.transports.get(handler.client) if handler is not None else None
-        if transport is None:
-            continue
-        if isinstance(transport.writer, asyncio.StreamWriter) and unread(connection):
-            transport.writer.transport.abort()
-        if transport.handler is not None:
-            transport.handler.cancel(why)
+        io = _io_of(connection)
+        writer = _writer(io)
+        if writer is not None and writer.transport.get_write_buffer_size():
+            writer.transport.abort()
+        if io is not None and io.handler is not None:
+            io.handler.cancel(why)
 
 
-def _handlers() -> dict[tuple[str, ...] | str, ConnectionHandler]:
-    found: dict[tuple[str, ...] | str, ConnectionHandler] = ctx.master.addons.get("proxyserver").connections
-    return found
+def _io_of(client: str, backend: Connection | None = None) -> ConnectionIO | None:
+    """Return mitmproxy's end of a client's connection, by its id, or of one of its backends' connections."""
+    handler: ConnectionHandler | None = ctx.master.addons.get("proxyserver").connections.get(client)
+    return None if handler is None else handler.transports.get(backend or handler.client)
+
+
+def _writer(io: ConnectionIO | None) -> asyncio.StreamWriter | None:
+    return io.writer if io is not None and isinstance(io.writer, asyncio.StreamWriter) else None
+
+
+# --- what is left behind ---------------------------------------------------------------------------------
+
+
+class Ended:
+    """Stands in the place of the layers of a connection that has ended, until nothing of it is under way.
+
+    An addon may still be asked about a call, or a record be written: its stream goes on when that is done.
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        self._layer: Layer | None = layer
+
+    def handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        """Pass an event on to the layers, if they still wait for one."""
+        if self._layer is not None:
+            yield from self._layer.handle_event(event)
+            self.look()
+
+    def look(self) -> None:
+        """Take the layers apart, if nothing is under way any more."""
+        if self._layer is not None and take_apart(self._layer):
+            self._layer = None
+
+
+def let_go(handler: ConnectionHandler) -> None:
+    """Break the circles in what is left of a client's connection, and of those to backends behind it."""
+    handler.timeout_watchdog.callback = _too_late
+    # Those that could not be opened are still there.
+    handler.transports.clear()
+    ended = Ended(handler.layer)
+    handler.layer = ended  # type: ignore[assignment]  # of a layer, `handle_event` alone is called
+    ended.look()
+
+
+def without_frames[E: BaseException](error: E) -> E:
+    """Return an exception that ends a connection, to be raised again: a frame that it came through has it."""
+    return error.with_traceback(None)
+
+
+def let_go_of(io: ConnectionIO) -> None:
+    """Break the circles in what is left of one connection."""
+    io.handler = None
+    if isinstance(io.reader, asyncio.StreamReader | WatchedReader):
+        error = io.reader.exception()
+        if error is not None:
+            error.__traceback__ = None
+
+
+async def _too_late() -> None:
+    """Do nothing: the connection is closed."""
+
+
+# --- in mitmproxy's handlers -----------------------------------------------------------------------------
 
 
 def install(
@@ -249,9 +307,9 @@ def install(
             opened(self, connection)
             await _handle_connection(self, connection)
         except asyncio.CancelledError as error:
-            raise ended_connections.without_frames(error) from None
+            raise without_frames(error) from None
         finally:
-            ended_connections.let_go_of(io)
+            let_go_of(io)
             if self.transports.pop(connection, None) is not None and writer is not None:
                 writer.close()
             if isinstance(connection, Client) and connection.state is not ConnectionState.CLOSED:

@@ -14,8 +14,7 @@ import pytest
 from mitmproxy.io import FlowWriter
 
 from aoai_gateway.analysis import records as records_module
-from aoai_gateway.analysis.export_command import main
-from aoai_gateway.analysis.parquet import TYPES
+from aoai_gateway.analysis.export import TYPES, main
 from aoai_gateway.analysis.reading import Reading, Selection
 from aoai_gateway.analysis.records import read
 from aoai_gateway.analysis.report import report
