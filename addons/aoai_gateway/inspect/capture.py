@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from mitmproxy import ctx
 from mitmproxy.io import FlowWriter
 
-from aoai_gateway.usage.files import append
+from aoai_gateway.usage.files import append_anew
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,7 +95,7 @@ class Capture:
     def _write(self) -> None:
         while (data := self._queue.get()) is not None:
             try:
-                append(self.path, data)
+                append_anew(self.path, data)
             except OSError as error:
                 self._lose(error.strerror or "it cannot be written")
             with self._lock:
