@@ -8,8 +8,11 @@ from pathlib import Path
 
 from aoai_gateway.analysis.arguments import parser_of_records
 from aoai_gateway.analysis.parquet import MissingError, write
-from aoai_gateway.analysis.reading import RecordsError, Selection
+from aoai_gateway.analysis.reading import Reading, RecordsError, Selection
+from aoai_gateway.analysis.text import remarks
 from aoai_gateway.command_line import installs
+
+WIDTH = 100
 
 
 def main(words: Sequence[str]) -> int:
@@ -17,8 +20,9 @@ def main(words: Sequence[str]) -> int:
     parser = parser_of_records("export", "Write usage records as a Parquet file, for queries of one's own.")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="usage.parquet")
     args = parser.parse_args(words)
+    reading = Reading()
     try:
-        count = write(args.files, Selection(args.since, args.until), args.output)
+        count = write(args.files, Selection(args.since, args.until), args.output, reading)
     except MissingError:
         print(f"aoai-gateway: `export` needs more packages: {installs('parquet')}", file=sys.stderr)
         return 1
@@ -27,4 +31,7 @@ def main(words: Sequence[str]) -> int:
         print(f"aoai-gateway: {said}", file=sys.stderr)
         return 1
     print(f"{args.output}: {count:,} records")
+    # Standard output has the count alone.
+    for line in remarks({"passed_over": reading.told(), "remarks": reading.remarks()}, WIDTH):
+        print(line, file=sys.stderr)
     return 0

@@ -70,8 +70,10 @@ class MissingError(Exception):
     """DuckDB is not installed."""
 
 
-def write(files: Sequence[Path], selection: Selection, output: Path) -> int:
+def write(files: Sequence[Path], selection: Selection, output: Path, reading: Reading) -> int:
     """Write the wanted records to a file that only its owner may read. Returns how many there are.
+
+    ``reading`` takes what a reader of the records has to know.
 
     Raises RecordsError, OSError and `MissingError`.
     """
@@ -82,7 +84,6 @@ def write(files: Sequence[Path], selection: Selection, output: Path) -> int:
 
     folder = Path(tempfile.mkdtemp(prefix=".export-", dir=output.parent))
     try:
-        reading = Reading()
         # As `read` does, which reads a file that is named twice once.
         lines = [
             _as_lines(file, folder / f"{n}.jsonl", reading) for n, file in enumerate(dict.fromkeys(files))
@@ -115,6 +116,10 @@ def _as_lines(file: Path, draft: Path, reading: Reading) -> Path:
     """
     # What cannot be opened is said in the system's words, not in DuckDB's.
     if is_plain(file):
+        first = next(read([file], Selection(), Reading()), None)
+        if first is not None:
+            reading.has_own = True
+            reading.begin(str(file), first[1]["call"])
         return file
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT, 0o600), "w") as out:
         out.writelines(json.dumps(record) + "\n" for _, record in read([file], Selection(), reading))
