@@ -557,3 +557,35 @@ def test_words_for_a_key_that_are_not_understood_are_refused(
 ) -> None:
     assert cli.main(["key", *words]) == 2
     assert "gw-" not in capsys.readouterr().out
+
+
+def as_process(words: list[str], *, around: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the program; `around` is what the shell adds to its command."""
+    command = shlex.join([sys.executable, "-m", "aoai_gateway.app.cli", *words])
+    return subprocess.run(
+        ["bash", "-c", f"{command} {around}"],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+def test_names_that_the_terminal_has_no_characters_for_are_escaped(tmp_path: Path) -> None:
+    path = tmp_path / "names.yaml"
+    path.write_text(DEMO.replace("name: here", "name: Zürich"), encoding="utf-8")
+    done = as_process(["check", str(path)], PYTHONIOENCODING="ascii")
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    assert "Z\\xfcrich" in done.stdout
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_files_may_be_closed(demo: Path, tmp_path: Path, closed: str) -> None:
+    words = ["check", str(demo)]
+    assert as_process(words, around=closed).returncode == 0
+    # The first file that is opened would have the number of standard output, and get what is printed.
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(DEMO.replace("model:", "modell:"))
+    assert as_process(["check", str(wrong)], around=closed).returncode == 1
+    assert wrong.read_text() == DEMO.replace("model:", "modell:")
