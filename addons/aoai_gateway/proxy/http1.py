@@ -32,7 +32,6 @@ from mitmproxy.proxy.layers.http._http1 import make_body_reader
 
 from aoai_gateway.config.models import Cors
 from aoai_gateway.proxy import cors, heads
-from aoai_gateway.proxy.answer_head import answer_head, switching_head
 from aoai_gateway.proxy.bodies import BodyReader
 from aoai_gateway.proxy.error_responses import error_response
 from aoai_gateway.proxy.half_close import HalfClose
@@ -323,7 +322,7 @@ class GatewayHttp1Server(Http1Server):
     def _begin(self, request: http.Request, response: http.Response) -> bytes:
         """Begin with a final answer; returns its head."""
         stays = not self._leaving() and not self._is_last
-        head = answer_head(request, response, self._cors(), stays=stays)
+        head = heads.answer_head(request, response, self._cors(), stays=stays)
         self.response = response
         self._chunked, self._left, self._closes = head.chunked, head.length, head.closes
         self._tail = b""
@@ -336,7 +335,7 @@ class GatewayHttp1Server(Http1Server):
     def _switch(self, response: http.Response) -> CommandGenerator[None]:
         """Accept a WebSocket's handshake."""
         self.response, self._chunked, self._left = response, False, None
-        yield commands.SendData(self.conn, switching_head(response))
+        yield commands.SendData(self.conn, heads.switching_head(response))
         yield from self.make_pipe()
 
     def passthrough(self, event: events.Event) -> CommandGenerator[None]:

@@ -15,7 +15,7 @@ from mitmproxy import http
 
 from aoai_gateway.proxy import heads
 from aoai_gateway.proxy.answer_kinds import may_be_download
-from aoai_gateway.proxy.heads import make_request
+from aoai_gateway.proxy.heads import HANDSHAKE, make_request
 from aoai_gateway.wire.authority import authority
 from aoai_gateway.wire.secrets import PROTOCOLS, SECRET_HEADERS, without_secret_protocols
 
@@ -44,10 +44,6 @@ HOP_BY_HOP = frozenset(
 
 MAY_LACK_BODY = frozenset({b"GET", b"DELETE", b"HEAD"})
 """Methods of requests that say nothing of a body which they do not have (RFC 9110 §8.6)."""
-
-HANDSHAKE = ((b"upgrade", b"websocket"), (b"connection", b"Upgrade"))
-"""Fields that ask for a WebSocket. No extension is asked for: messages are read, and one that was compressed
-could be made to fill the memory."""
 
 _SECRET = frozenset(name.encode() for name in SECRET_HEADERS)
 _PROTOCOLS = PROTOCOLS.encode()
