@@ -24,9 +24,7 @@ from mitmproxy.proxy.layers.http import (
 from aoai_gateway.engine.ahead import check_fits, check_rights
 from aoai_gateway.engine.call import Outcome
 from aoai_gateway.proxy import cors, health, models
-from aoai_gateway.proxy.masks import secrets_of, strip_known
 from aoai_gateway.proxy.messages import DeadlinePassed, WholeRequest
-from aoai_gateway.proxy.request import strip_secrets
 from aoai_gateway.proxy.request_head import (
     AcceptedRequest,
     accept_replayed,
@@ -38,6 +36,9 @@ from aoai_gateway.proxy.request_head import (
     is_spooled,
     may_be_large,
     place,
+    secrets_of,
+    strip_known,
+    strip_secrets,
     target_of,
 )
 from aoai_gateway.proxy.stream_context import Led, StreamPart

@@ -20,8 +20,7 @@ from mitmproxy.proxy.layers.http import (
     ResponseProtocolError,
 )
 
-from aoai_gateway.proxy import heads
-from aoai_gateway.proxy.heads import FRAMING, set_fields
+from aoai_gateway.proxy.heads import FRAMING, HOP_BY_HOP, connection_options, set_fields
 from aoai_gateway.proxy.http1 import BROKEN_OFF
 from aoai_gateway.proxy.messages import WholeResponse
 from aoai_gateway.usage.chunk_gaps import ChunkGaps
@@ -37,21 +36,13 @@ if TYPE_CHECKING:
     from aoai_gateway.proxy.stream_context import StreamContext
     from aoai_gateway.wire.stream import StreamReader
 
-HOP_BY_HOP = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"upgrade",
-        b"proxy-authenticate",
-        b"proxy-authentication-info",
-        b"proxy-status",
-        # Where else the backend could be reached:
-        b"alt-svc",
-    }
-)
+OF_CONNECTION = HOP_BY_HOP | {
+    b"proxy-authenticate",
+    b"proxy-authentication-info",
+    b"proxy-status",
+    b"alt-svc",
+}
+"""Fields of a backend's connection; ``alt-svc`` says where else it could be reached."""
 
 OURS = (b"x-gateway-", b"access-control-")
 """How the names of fields begin that only the gateway itself says."""
@@ -59,7 +50,7 @@ OURS = (b"x-gateway-", b"access-control-")
 NOT_PASSED_ON = (*OURS, *(name.encode() for name in LIMITS_BEGIN))
 """How the names of fields begin that a backend's answer loses."""
 
-NOT_THE_CLIENTS = HOP_BY_HOP | {name.encode() for name in LIMIT_HEADERS}
+NOT_THE_CLIENTS = OF_CONNECTION | {name.encode() for name in LIMIT_HEADERS}
 """Fields that concern only the gateway: of its connection to the backend, and of its quota there."""
 
 
@@ -239,7 +230,7 @@ class DownstreamResponse:
         # A backend's own limits are none of the client's business, and not what it may use.
         added += [(name.encode(), value.encode()) for name, value in call.quota_headers]
         received = response.data.headers.fields
-        unwanted = NOT_THE_CLIENTS | heads.connection_options(received)
+        unwanted = NOT_THE_CLIENTS | connection_options(received)
         unwanted |= {low for name, _ in received if (low := name.lower()).startswith(NOT_PASSED_ON)}
         set_fields(response, unwanted, added)
 

@@ -126,6 +126,9 @@ NOT_IN_TARGET = re.compile(rb"[^!-~]")
 FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 """The fields that say where a message's body ends, in lower case."""
 
+HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade"})
+"""Fields, beside those of the framing, that end with the connection on which they come (RFC 9110 §7.6.1)."""
+
 OURS_TO_SAY = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding"})
 """Fields of an answer that concern its connection only; each connection has its own."""
 

@@ -38,7 +38,7 @@ from aoai_gateway.proxy.session_meaning import Passed, SessionMeaning
 from aoai_gateway.proxy.session_side import FRAME, MOST_PARTS, TURN_SECONDS, Preamble, Side, pieces
 from aoai_gateway.wire import session_errors, session_messages
 from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.masking import Screen
+from aoai_gateway.wire.masking import Screen, masked
 
 if TYPE_CHECKING:
     from mitmproxy.proxy.layer import CommandGenerator
@@ -201,7 +201,7 @@ class MessageSession:
         """One side has closed the session in good order: so does the other one."""
         code = 1000 if event.code in UNSPEAKABLE else event.code
         if side is self._backend and event.reason:
-            reason = self._masked_at_once(event.reason.encode()).decode(errors="replace")
+            reason = masked(event.reason.encode(), self._here.secrets).decode(errors="replace")
             event = CloseConnection(event.code, reason)
         for each in (self._client, self._backend):
             yield from self._send(each, CloseConnection(code, event.reason))
@@ -274,7 +274,7 @@ class MessageSession:
             elif isinstance(event, Ping | Pong):
                 payload = bytes(event.payload)
                 if side is self._backend:
-                    payload = self._masked_at_once(payload)
+                    payload = masked(payload, self._here.secrets)
                 yield from self._send(self._other(side), type(event)(payload))
             elif isinstance(event, CloseConnection):
                 yield from self._closed(side, event)
@@ -353,18 +353,13 @@ class MessageSession:
     def _masked(self, content: bytes) -> CommandGenerator[bytes]:
         """Mask secrets in a backend's message; a large one in pieces, so that others have their turn."""
         if len(content) <= FRAME:
-            return self._masked_at_once(content)
+            return masked(content, self._here.secrets)
         screen = Screen(*self._here.secrets)
         pieces = []
         for start in range(0, len(content), FRAME):
             pieces.append(screen.feed(content[start : start + FRAME]))
             yield from self._give_way()
         return b"".join([*pieces, screen.finish()])
-
-    def _masked_at_once(self, content: bytes) -> bytes:
-        for secrets in self._here.secrets:
-            content = secrets.mask(content)
-        return content
 
     def _give_way(self) -> CommandGenerator[None]:
         """Let others have their turn, if this session has had its own."""

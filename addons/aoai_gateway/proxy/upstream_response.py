@@ -35,7 +35,7 @@ from wsproto.utilities import generate_accept_token
 from aoai_gateway.engine.attempt import FailureKind
 from aoai_gateway.engine.effects import Answered, Drained, Ended, Failed
 from aoai_gateway.engine.failures import falls_back, fault_of, is_failure, is_replayed, version_refused
-from aoai_gateway.proxy import answer_kinds
+from aoai_gateway.proxy import answers
 from aoai_gateway.proxy.heads import NO_HEAD, HeaderIndex
 from aoai_gateway.proxy.messages import DEADLINE_SLACK
 from aoai_gateway.proxy.session_side import Preamble
@@ -260,10 +260,7 @@ class UpstreamResponse:
         phase, self._phase = self._phase, Phase.OVER
         if phase is Phase.FAILED_BODY:
             return Drained(now, None)
-        if (
-            self._is_blocked
-            and (refusal := answer_kinds.refusal_in_stream(self._call, self.reader)) is not None
-        ):
+        if self._is_blocked and (refusal := answers.refusal_in_stream(self._call, self.reader)) is not None:
             return self._blocked(now, refusal)
         if phase in (Phase.PREAMBLE, Phase.OPENING):
             # It may be thinking; from here on the client sees what comes.
@@ -284,7 +281,7 @@ class UpstreamResponse:
         response = self.response = event.response
         self._head = HeaderIndex(response.data.headers.fields)
         status = response.status_code
-        why_not = answer_kinds.is_no_answer(self._call, status)
+        why_not = answers.is_no_answer(self._call, status)
         if why_not is not None:
             self._phase = Phase.OVER
             return Failed(now, FailureKind.PROTOCOL, why_not)
@@ -293,13 +290,13 @@ class UpstreamResponse:
             return Answered(now, status, self._head)
         if self._call.target.operation.websocket and status < 300:
             return self._in_handshake(status, now)
-        if status in (200, 206) and answer_kinds.is_download(self._call, self._head):
+        if status in (200, 206) and answers.is_download(self._call, self._head):
             self.streaming = True
             if status == 200:  # a part (206) does not begin where its coding does
                 with suppress(NotDecodedError):
                     self.unfolding = Unfolding.of(response)
             return self._answered(now)
-        if status == 200 and answer_kinds.is_stream(self._call, self._head):
+        if status == 200 and answers.is_stream(self._call, self._head):
             return self._in_stream_head(response, now)
         self._expect_body(now)
         return None
@@ -383,7 +380,7 @@ class UpstreamResponse:
                 return self._refused(now)
             if self.reader.is_complete(cut_short=self.cut_short):
                 self.ended = True
-                refusal = answer_kinds.refusal_in_stream(self._call, self.reader)
+                refusal = answers.refusal_in_stream(self._call, self.reader)
                 return self._answered(now) if refusal is None else self._blocked(now, refusal)
             self._phase = Phase.OVER
             return Failed(now, FailureKind.DROPPED, "ended its stream before any content")
@@ -391,7 +388,7 @@ class UpstreamResponse:
 
     def _may_fall_back(self, now: float) -> bool:
         """Whether the stream is still held back, since only its end is to come before the call falls back."""
-        if answer_kinds.refusal_in_stream(self._call, self.reader) is None:
+        if answers.refusal_in_stream(self._call, self.reader) is None:
             return False
         if not self._is_blocked:
             self._is_blocked = True
@@ -453,16 +450,16 @@ class UpstreamResponse:
         assert self.response is not None
         self._body = [body := b"".join(self._body)]
         coding, status = self._head.get("content-encoding"), self.response.status_code
-        if answer_kinds.lacks_body(self._call, status, body):
+        if answers.lacks_body(self._call, status, body):
             self._phase = Phase.OVER
             return Failed(now, FailureKind.PROTOCOL, f"its answer ({status}) has no body")
         try:
             self.decoded = body if coding is None else decode(body, coding, MOST_AT_ONCE)
         except NotDecodedError as error:
             self.decoded = None if error.too_large else body
-            is_part = error.broken and answer_kinds.expects_object(self._call, status)
+            is_part = error.broken and answers.expects_object(self._call, status)
             return self._no_object(now) if is_part else self._answered(now)
-        if answer_kinds.expects_object(self._call, status) and not answer_kinds.is_object(self.decoded):
+        if answers.expects_object(self._call, status) and not answers.is_object(self.decoded):
             return self._no_object(now)
         instead = version_refused(self._call, self._backend, status, self.decoded)
         if instead is not None:
