@@ -23,7 +23,7 @@ from aoai_gateway.app.simulators import Simulators
 from aoai_gateway.config.loader import ConfigErrors, Problem
 from aoai_gateway.config.reload import Watch, waits_for_restart
 from aoai_gateway.engine.admission import counts_prompts
-from aoai_gateway.proxy.messages import GatewayLeaves
+from aoai_gateway.proxy.stream_events import GatewayLeaves
 from aoai_gateway.runtime.connections import most_connections
 from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.runtime.pool_watch import PoolWatch

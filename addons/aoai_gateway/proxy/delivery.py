@@ -13,9 +13,8 @@ from mitmproxy.proxy.layers.http import HttpResponseHeadersHook
 
 from aoai_gateway.engine.effects import ClientGone, Ended, Result
 from aoai_gateway.proxy.downstream_response import Progress
-from aoai_gateway.proxy.messages import DEADLINE_SLACK
 from aoai_gateway.proxy.stream_context import Led, StreamPart
-from aoai_gateway.proxy.stream_states import State
+from aoai_gateway.proxy.stream_events import DEADLINE_SLACK, State
 from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.wire import errors
 
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.layers.http import ResponseData, ResponseEndOfMessage, ResponseProtocolError
 
     from aoai_gateway.proxy.downstream_response import DownstreamResponse
-    from aoai_gateway.proxy.messages import DeadlinePassed
     from aoai_gateway.proxy.stream_context import StreamContext
+    from aoai_gateway.proxy.stream_events import DeadlinePassed
     from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
     from aoai_gateway.proxy.upstream_response import UpstreamResponse
 

@@ -24,7 +24,6 @@ from mitmproxy.proxy.layers.http import (
 from aoai_gateway.engine.ahead import check_fits, check_rights
 from aoai_gateway.engine.call import Outcome
 from aoai_gateway.proxy import cors, health, models
-from aoai_gateway.proxy.messages import DeadlinePassed, WholeRequest
 from aoai_gateway.proxy.request_head import (
     AcceptedRequest,
     accept_replayed,
@@ -42,7 +41,7 @@ from aoai_gateway.proxy.request_head import (
     target_of,
 )
 from aoai_gateway.proxy.stream_context import Led, StreamPart
-from aoai_gateway.proxy.stream_states import State
+from aoai_gateway.proxy.stream_events import DeadlinePassed, State, WholeRequest
 from aoai_gateway.runtime.plugin_events import ClientIdentified, GatewayClientIdentifiedHook
 from aoai_gateway.runtime.spool import COME_BACK_SECONDS, Spool
 from aoai_gateway.usage.early import EarlyAnswer
@@ -256,7 +255,7 @@ def _parts_of(request: http.Request) -> Head:
 class RequestSteps(StreamPart):
     """The part of a stream that is about its request, until the engine has it.
 
-    A stream has these steps beside its own (:data:`~aoai_gateway.proxy.stream_states.STEPS` names them
+    A stream has these steps beside its own (:data:`~aoai_gateway.proxy.stream_events.STEPS` names them
     ``request.receive_head`` and so on).
     """
 

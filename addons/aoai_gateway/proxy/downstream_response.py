@@ -22,7 +22,7 @@ from mitmproxy.proxy.layers.http import (
 
 from aoai_gateway.proxy.heads import FRAMING, HOP_BY_HOP, connection_options, set_fields
 from aoai_gateway.proxy.http1 import BROKEN_OFF
-from aoai_gateway.proxy.messages import WholeResponse
+from aoai_gateway.proxy.stream_events import WholeResponse
 from aoai_gateway.usage.chunk_gaps import ChunkGaps
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.hints import LIMIT_HEADERS, LIMITS_BEGIN
@@ -175,7 +175,7 @@ class DownstreamResponse:
         self.progress = Progress.WHOLE
         body = b"" if head_only or content is None else content
         if self.is_whole:
-            yield here.send(WholeResponse(here.id, response, body))
+            yield here.send(WholeResponse(here.id, response, data=body))
             return
         yield here.send(ResponseHeaders(here.id, response, not body))
         yield here.send(ResponseData(here.id, body))

@@ -14,7 +14,7 @@ from aoai_gateway.engine import effects
 from aoai_gateway.engine.attempt import Attempt
 from aoai_gateway.engine.call import Call, Outcome, Session
 from aoai_gateway.engine.session_quota import SessionQuota
-from aoai_gateway.proxy.stream_states import State
+from aoai_gateway.proxy.stream_events import State
 from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.runtime.observer import UNSEEN, Observation
 from aoai_gateway.runtime.plugin_events import BackendChoice, CallFinished, GatewayBackendChosenHook

@@ -35,7 +35,7 @@ from aoai_gateway.proxy import cors, heads
 from aoai_gateway.proxy.bodies import BodyReader
 from aoai_gateway.proxy.error_responses import error_response
 from aoai_gateway.proxy.half_close import HalfClose
-from aoai_gateway.proxy.messages import TIMER_SLACK, WholeRequest, WholeResponse
+from aoai_gateway.proxy.stream_events import TIMER_SLACK, WholeRequest, WholeResponse
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.dialects import OPENAI, dialect_of
 
@@ -216,7 +216,7 @@ class GatewayHttp1Server(Http1Server):
         if size is not None and len(self.buf) >= size:
             self.state = self.wait
             body = bytes(self.buf.maybe_extract_at_most(size) or b"")
-            yield ReceiveHttp(WholeRequest(self.stream_id, request, body))
+            yield ReceiveHttp(WholeRequest(self.stream_id, request, not body, data=body))
             yield from self.mark_done(request=True)
             return
         self.body_reader = BodyReader(make_body_reader(size))  # type: ignore[assignment]  # one more

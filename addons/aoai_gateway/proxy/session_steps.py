@@ -1,6 +1,6 @@
 """The steps of a stream that is, or is about to be, a session of messages (a WebSocket).
 
-A stream has these beside its own (:data:`~aoai_gateway.proxy.stream_states.STEPS` names them
+A stream has these beside its own (:data:`~aoai_gateway.proxy.stream_events.STEPS` names them
 ``sessions.client`` and so on). What is said in a session is for
 :class:`~aoai_gateway.proxy.session.MessageSession`, and before there is one for
 :class:`~aoai_gateway.proxy.session_opening.SessionOpening`; here, what comes of it leads the stream on.
@@ -18,7 +18,7 @@ from aoai_gateway.proxy.downstream_response import Progress
 from aoai_gateway.proxy.session import MessageSession
 from aoai_gateway.proxy.session_opening import SessionOpening
 from aoai_gateway.proxy.stream_context import Led, StreamPart
-from aoai_gateway.proxy.stream_states import State
+from aoai_gateway.proxy.stream_events import State
 from aoai_gateway.wire.session_errors import message_too_large, session_moved
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from aoai_gateway.proxy.downstream_response import DownstreamResponse
     from aoai_gateway.proxy.engine_driver import EngineDriver
-    from aoai_gateway.proxy.messages import GatewayLeaves
     from aoai_gateway.proxy.stream_context import StreamContext
+    from aoai_gateway.proxy.stream_events import GatewayLeaves
     from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
     from aoai_gateway.wire.targets import Target
 

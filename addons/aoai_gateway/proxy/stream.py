@@ -1,7 +1,7 @@
 """One request of a client, from its headers to the end of its answer.
 
 The stream is a state machine. Its state and the kind of an event say which step comes next
-(:data:`~aoai_gateway.proxy.stream_states.STEPS`); an event that its state does not expect is dropped. Its
+(:data:`~aoai_gateway.proxy.stream_events.STEPS`); an event that its state does not expect is dropped. Its
 parts do the work: the request that comes in, the answer that goes out, the attempt under way, the delivery of
 its stream, and the driver of the engine. The engine decides; its effects become the parts' work, and what
 comes of that is the engine's next result.
@@ -41,10 +41,16 @@ from aoai_gateway.proxy.downstream_request import RequestSteps
 from aoai_gateway.proxy.downstream_response import DownstreamResponse, Progress
 from aoai_gateway.proxy.engine_driver import EngineDriver
 from aoai_gateway.proxy.lane import Lane
-from aoai_gateway.proxy.messages import DEADLINE_SLACK, Crashed, DeadlinePassed, WholeResponse
 from aoai_gateway.proxy.session_steps import SessionSteps
 from aoai_gateway.proxy.stream_context import StreamContext
-from aoai_gateway.proxy.stream_states import STEPS, State
+from aoai_gateway.proxy.stream_events import (
+    DEADLINE_SLACK,
+    STEPS,
+    Crashed,
+    DeadlinePassed,
+    State,
+    WholeResponse,
+)
 from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
 from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.runtime.stream_hooks import GatewayAttemptFailedHook
@@ -55,7 +61,7 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layer import CommandGenerator
 
-    from aoai_gateway.proxy.messages import StreamLayer
+    from aoai_gateway.proxy.stream_events import StreamLayer
     from aoai_gateway.proxy.unfolding import Unfolding
     from aoai_gateway.proxy.upstream_response import UpstreamResponse
     from aoai_gateway.runtime.gateway import Gateway

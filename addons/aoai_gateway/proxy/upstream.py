@@ -24,7 +24,7 @@ from mitmproxy.proxy.layers.tls import ServerTLSLayer
 
 from aoai_gateway.proxy import heads
 from aoai_gateway.proxy.bodies import BodyReader
-from aoai_gateway.proxy.messages import WholeRequest, WholeResponse
+from aoai_gateway.proxy.stream_events import WholeRequest, WholeResponse
 
 if TYPE_CHECKING:
     from mitmproxy.proxy.context import Context
@@ -179,7 +179,7 @@ class BackendHttp1Client(Http1Client):
         size = head.size
         if size is not None and 0 <= size <= len(self.buf):
             body = bytes(self.buf.maybe_extract_at_most(size) or b"")
-            yield ReceiveHttp(WholeResponse(self.stream_id, head.response, body))
+            yield ReceiveHttp(WholeResponse(self.stream_id, head.response, data=body))
             if not self.request_done:
                 self.state = self.done  # until the rest of an upload has been sent, or never is
             yield from self.mark_done(response=True)

@@ -38,9 +38,9 @@ from aoai_gateway.proxy.answers import (
     shown_names,
 )
 from aoai_gateway.proxy.heads import FRAMING, HANDSHAKE, HOP_BY_HOP, connection_options, make_request
-from aoai_gateway.proxy.messages import Connect, WholeRequest
 from aoai_gateway.proxy.request_head import SECRET_FIELDS
 from aoai_gateway.proxy.session_side import TURN_SECONDS, pieces
+from aoai_gateway.proxy.stream_events import Connect, WholeRequest
 from aoai_gateway.proxy.uploads import send_blocks
 from aoai_gateway.proxy.upstream import was_opened_ahead
 from aoai_gateway.proxy.upstream_response import UpstreamResponse
@@ -144,7 +144,7 @@ class UpstreamAttempt:
         else:
             # What there is of a body of a handshake is the first message of the session.
             body = b"" if self._call.target.operation.websocket else content
-            yield SendHttp(WholeRequest(here.id, request, body), server)
+            yield SendHttp(WholeRequest(here.id, request, not body, data=body), server)
         yield from self.watch()
         return None
 

@@ -36,7 +36,7 @@ from aoai_gateway.engine.effects import (
     WaitInQueue,
     WaitUntil,
 )
-from aoai_gateway.proxy.messages import DEADLINE_SLACK
+from aoai_gateway.proxy.stream_events import DEADLINE_SLACK
 from aoai_gateway.proxy.upstream_response import UpstreamResponse
 from aoai_gateway.runtime.queue_waker import SHORTEST_PAUSE
 from aoai_gateway.wire.usage import Usage
