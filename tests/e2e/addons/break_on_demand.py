@@ -41,7 +41,6 @@ CLASSES: tuple[type, ...] = (
     stream.GatewayStream,
     stream_context.StreamContext,
     downstream_request.RequestSteps,
-    downstream_request.DownstreamRequest,
     downstream_response.DownstreamResponse,
     delivery.Delivery,
     engine_driver.EngineDriver,
