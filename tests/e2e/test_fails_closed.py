@@ -225,7 +225,7 @@ SHORT_WAY = (
     "GatewayLayer.take",
     "GatewayStream._is_delivering",
     "Lane.take",
-    "lane.whole_chunks",
+    "delivery.whole_chunks",
 )
 
 OUTERMOST = {

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mitmproxy.connection import Connection
     from mitmproxy.proxy.layer import CommandGenerator, Layer
 
-    from aoai_gateway.proxy.lane import Taken
+    from aoai_gateway.proxy.delivery import Taken
     from aoai_gateway.runtime.gateway import Gateway
     from aoai_gateway.wire.errors import GatewayError
 

@@ -36,11 +36,10 @@ from mitmproxy.proxy.layers.http._http1 import Http1Connection
 
 from aoai_gateway.engine import effects
 from aoai_gateway.engine.call import Outcome
-from aoai_gateway.proxy.delivery import Delivery
+from aoai_gateway.proxy.delivery import Delivery, Lane
 from aoai_gateway.proxy.downstream_request import RequestSteps
 from aoai_gateway.proxy.downstream_response import DownstreamResponse, Progress
 from aoai_gateway.proxy.engine_driver import EngineDriver
-from aoai_gateway.proxy.lane import Lane
 from aoai_gateway.proxy.session_steps import SessionSteps
 from aoai_gateway.proxy.stream_context import StreamContext
 from aoai_gateway.proxy.stream_events import (
