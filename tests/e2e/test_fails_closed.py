@@ -310,7 +310,7 @@ ELSEWHERE = {
 """What belongs to the start, the end, TLS and displays, and what is done about exceptions and hang-ups."""
 
 BEFORE_SENDING = re.compile(
-    r"(engine|downstream_request|request_head|health|models|Plugin\.gateway_(client|backend_chosen)|Ask)\b.*"
+    r"(engine|downstream_request|request_head|health|Plugin\.gateway_(client|backend_chosen)|Ask)\b.*"
     r"|Engine\.(?!abandoned)\w+|Plans\.of"
     r"|upstream_attempt\.build_request"
     r"|RequestSteps\.(?!swallow)\w+|GatewayStream\.(advance|_send|respond)"

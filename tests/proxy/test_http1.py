@@ -22,8 +22,8 @@ from mitmproxy.proxy.layers.http import (
 from mitmproxy.test import tflow
 
 from aoai_gateway.config.models import Limits
-from aoai_gateway.proxy.error_responses import error_response
 from aoai_gateway.proxy.http1 import GatewayHttp1Server
+from aoai_gateway.proxy.own_responses import error_response
 from aoai_gateway.proxy.stream_events import WholeRequest, WholeResponse
 from aoai_gateway.wire import errors
 

@@ -23,7 +23,8 @@ from mitmproxy.proxy.layers.http import (
 
 from aoai_gateway.engine.ahead import check_fits, check_rights
 from aoai_gateway.engine.call import Outcome
-from aoai_gateway.proxy import cors, health, models
+from aoai_gateway.proxy import cors, health
+from aoai_gateway.proxy.own_responses import models_response
 from aoai_gateway.proxy.request_head import (
     AcceptedRequest,
     accept_replayed,
@@ -308,7 +309,7 @@ class RequestSteps(StreamPart):
             client = here.accepted.client
             listed = EarlyAnswer(200, None, Outcome.OK, client.name, address_of(here.client), MODELS.name)
             here.gateway.answered_early(listed)
-            here.flow.response = models.answer(here.accepted.setup, client, target)
+            here.flow.response = models_response(here.accepted.setup, client, target)
             yield from self._stream.respond()
             return
         yield from self._begin_call(target)

@@ -33,8 +33,8 @@ from mitmproxy.proxy.layers.http._http1 import make_body_reader
 from aoai_gateway.config.models import Cors
 from aoai_gateway.proxy import cors, heads
 from aoai_gateway.proxy.bodies import BodyReader
-from aoai_gateway.proxy.error_responses import error_response
 from aoai_gateway.proxy.half_close import HalfClose
+from aoai_gateway.proxy.own_responses import error_response
 from aoai_gateway.proxy.stream_events import TIMER_SLACK, WholeRequest, WholeResponse
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.dialects import OPENAI, dialect_of

@@ -25,8 +25,8 @@ from mitmproxy.proxy.layers.http import (
     SendHttp,
 )
 
-from aoai_gateway.proxy.error_responses import error_response
 from aoai_gateway.proxy.heads import NO_HEAD, HeaderIndex
+from aoai_gateway.proxy.own_responses import error_response
 from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.stream_events import DeadlinePassed, State
 from aoai_gateway.runtime.stream_hooks import Ask, Awaited, GatewayAskHook, Resume

@@ -39,7 +39,7 @@ from aoai_gateway.proxy.answers import (
 )
 from aoai_gateway.proxy.heads import FRAMING, HANDSHAKE, HOP_BY_HOP, connection_options, make_request
 from aoai_gateway.proxy.request_head import SECRET_FIELDS
-from aoai_gateway.proxy.session_side import TURN_SECONDS, pieces
+from aoai_gateway.proxy.session_opening import TURN_SECONDS, pieces
 from aoai_gateway.proxy.stream_events import Connect, WholeRequest
 from aoai_gateway.proxy.uploads import send_blocks
 from aoai_gateway.proxy.upstream import was_opened_ahead

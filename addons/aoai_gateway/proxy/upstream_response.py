@@ -37,7 +37,7 @@ from aoai_gateway.engine.effects import Answered, Drained, Ended, Failed
 from aoai_gateway.engine.failures import falls_back, fault_of, is_failure, is_replayed, version_refused
 from aoai_gateway.proxy import answers
 from aoai_gateway.proxy.heads import NO_HEAD, HeaderIndex
-from aoai_gateway.proxy.session_side import Preamble
+from aoai_gateway.proxy.session_opening import Preamble
 from aoai_gateway.proxy.stream_events import DEADLINE_SLACK
 from aoai_gateway.proxy.unfolding import Unfolding
 from aoai_gateway.routing.liveness import Liveness
