@@ -302,17 +302,15 @@ class RequestSteps(StreamPart):
         try:
             target = self._target()
         except GatewayError as error:
-            yield from self._refuse(error)
-            return
-        if target.operation.family == MODELS.name:
-            assert here.accepted is not None
-            client = here.accepted.client
-            listed = EarlyAnswer(200, None, Outcome.OK, client.name, address_of(here.client), MODELS.name)
-            here.gateway.answered_early(listed)
-            here.flow.response = models_response(here.accepted.setup, client, target)
-            yield from self._stream.respond()
-            return
-        yield from self._begin_call(target)
+            return self._refuse(error)
+        if target.operation.family != MODELS.name:
+            return self._begin_call(target)
+        assert here.accepted is not None
+        client = here.accepted.client
+        listed = EarlyAnswer(200, None, Outcome.OK, client.name, address_of(here.client), MODELS.name)
+        here.gateway.answered_early(listed)
+        here.flow.response = models_response(here.accepted.setup, client, target)
+        return self._stream.respond()
 
     def _begin_call(self, target: Target) -> CommandGenerator[None]:
         here = self._here

@@ -39,6 +39,8 @@ type StreamEffect = (
 )
 """The effects that the stream carries out: they concern connections, timers, failed attempts."""
 
+MAY_LAST = (effects.ParseBody, effects.WaitInQueue, effects.Choose, effects.Renew)
+"""Effects during which the client may hang up, which is then their result."""
 
 MOST_TOLD = 100
 """Responses of one session whose bookings its story tells."""
@@ -135,6 +137,8 @@ class EngineDriver:
                     result = yield from self._renew(effect)
                 case _:
                     return effect
+            if isinstance(effect, MAY_LAST) and self._here.client_has_gone():
+                result = effects.ClientGone(self._here.now())
 
     def begin_session(self, *, asked: bool) -> CommandGenerator[SessionQuota]:
         """Begin with the bookings of a session, beside the engine, which waits for its end.
@@ -201,7 +205,7 @@ class EngineDriver:
             result = effects.Parsed(here.now(), body)
         except GatewayError as error:
             result = effects.Refused(here.now(), error.without_frames())
-        return effects.ClientGone(result.now) if here.client_has_gone() else result
+        return result
 
     def _count(self, effect: effects.CountTokens) -> CommandGenerator[effects.Result]:
         try:
@@ -219,11 +223,7 @@ class EngineDriver:
         here.state = State.QUEUED
         yield from here.wait_for(here.gateway.waiting.stand(here.call.id, effect.until))
         here.state = State.DECIDING
-        return (
-            effects.ClientGone(here.now())
-            if here.client_has_gone() or here.is_killed()
-            else effects.Done(here.now())
-        )
+        return effects.ClientGone(here.now()) if here.is_killed() else effects.Done(here.now())
 
     def _choose(self, effect: effects.Choose) -> CommandGenerator[effects.Result]:
         here = self._here
@@ -234,20 +234,14 @@ class EngineDriver:
             yield from here.ask(GatewayBackendChosenHook(choice))
         except GatewayError as error:
             refusal = error.without_frames()
-        now = here.now()
-        return (
-            effects.ClientGone(now)
-            if here.client_has_gone()
-            else effects.Chosen(now, choice.candidates, refusal)
-        )
+        return effects.Chosen(here.now(), choice.candidates, refusal)
 
     def _renew(self, effect: effects.Renew) -> CommandGenerator[effects.Result]:
         here, attempt = self._here, effect.attempt
         is_new = yield from here.wait_for(
             here.gateway.credentials.renew(attempt.backend.endpoint, attempt.started)
         )
-        now = here.now()
-        return effects.ClientGone(now) if here.client_has_gone() else effects.Renewed(now, is_new)
+        return effects.Renewed(here.now(), is_new)
 
     def note_hang_up(self) -> None:
         """Say how a call ends that the engine cannot lead to its end any more: its client has gone."""

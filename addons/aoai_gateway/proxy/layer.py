@@ -243,21 +243,17 @@ class GatewayLayer(HttpLayer):
             if isinstance(command, commands.SendData):
                 yield command
             elif isinstance(command, http_layers.ReceiveHttp):
-                yield from self._to_stream(command.event)
+                received = command.event
+                if isinstance(received, http_layers.RequestHeaders):
+                    self.streams[received.stream_id] = self._new_stream(received.stream_id)
+                if (stream := self.streams.get(received.stream_id)) is not None:  # it may be over
+                    yield from self.event_to_child(stream, received)
             elif isinstance(command, http_layers.SendHttp):
                 yield from self.event_to_child(self.connections[command.connection], command.event)
             elif isinstance(command, http_layers.DropStream):
                 self.streams.pop(command.stream_id, None)
             else:
                 yield from self._carry_out(child, command)
-
-    def _to_stream(self, event: http_layers.HttpEvent) -> CommandGenerator[None]:
-        """Pass an event on to its stream, which may be over; a request's head begins one."""
-        if isinstance(event, http_layers.RequestHeaders):
-            self.streams[event.stream_id] = self._new_stream(event.stream_id)
-        stream = self.streams.get(event.stream_id)
-        if stream is not None:
-            yield from self.event_to_child(stream, event)
 
     def _carry_out(self, child: Layer, command: commands.Command) -> CommandGenerator[None]:
         """Carry out a rarer command, as mitmproxy's HTTP layer does."""

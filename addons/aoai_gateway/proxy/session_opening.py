@@ -218,10 +218,6 @@ class SessionOpening:
         else:
             yield from self.refuse(error)
 
-    def overdue(self) -> CommandGenerator[None]:
-        """End the session: it was never opened."""
-        yield from self.refuse(session_errors.session_expired("Nothing was said."))
-
     def refuse(self, error: GatewayError) -> CommandGenerator[None]:
         """Tell the client why there is no session, and close it."""
         yield from self._tell(error)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mitmproxy.proxy.layers.http import HttpResponseHeadersHook, RequestData
+from mitmproxy.proxy.layers.websocket import WebsocketEndHook
 from wsproto.connection import ConnectionState
 
 from aoai_gateway.engine.effects import ClientGone, Result
@@ -19,7 +20,7 @@ from aoai_gateway.proxy.session import MessageSession
 from aoai_gateway.proxy.session_opening import SessionOpening
 from aoai_gateway.proxy.stream_context import Led, StreamPart
 from aoai_gateway.proxy.stream_events import State
-from aoai_gateway.wire.session_errors import message_too_large, session_moved
+from aoai_gateway.wire.session_errors import message_too_large, session_expired, session_moved
 
 if TYPE_CHECKING:
     from mitmproxy.proxy import events
@@ -132,7 +133,7 @@ class SessionSteps(StreamPart):
     def opening_overdue(self, _: events.Event) -> CommandGenerator[None]:
         """The client has not said what it wants."""
         assert self.opening is not None
-        yield from self.opening.overdue()
+        yield from self.opening.refuse(session_expired("Nothing was said."))
         yield from self._stream.vanish()
 
     def opening_leave(self, _: events.Event | None = None) -> CommandGenerator[None]:
@@ -171,11 +172,11 @@ class SessionSteps(StreamPart):
 
     def client(self, event: RequestData) -> CommandGenerator[None]:
         """The client has sent something."""
-        yield from self._lead(self._messages.from_client(event.data))
+        yield from self._lead(self._messages.receive(self._messages.client, event.data))
 
     def backend(self, event: ResponseData) -> CommandGenerator[None]:
         """The backend has sent something."""
-        yield from self._lead(self._messages.from_backend(event.data))
+        yield from self._lead(self._messages.receive(self._messages.backend, event.data))
 
     def injected(self, event: WebSocketMessageInjected) -> CommandGenerator[None]:
         """A user has made a message up."""
@@ -200,7 +201,7 @@ class SessionSteps(StreamPart):
 
     def tell_end(self) -> CommandGenerator[None]:
         """Let other addons see the session that has ended."""
-        yield from self._messages.tell_end()
+        yield from self._here.tell(WebsocketEndHook)
 
     def count_out(self) -> None:
         """Have the gateway count the session no more."""

@@ -127,7 +127,6 @@ class UpstreamAttempt:
         self.received = UpstreamResponse(
             self._call,
             effect.attempt,
-            server,
             reused=connect is None or was_opened_ahead(here.layer.connections.get(server)),
             timeouts=effect.timeouts,
             remove_usage=self._call.adds_usage(backend),
@@ -285,12 +284,13 @@ class UpstreamAttempt:
             decoded = mask_decoded(response, decoded, secrets)
             replace_names(self._names, response, decoded)
         made: tuple[str, ...] = ()
-        if keeps_state(self._call) and len(decoded) <= MOST_AT_ONCE:
-            made = references_in(decoded)
-        elif keeps_state(self._call):
+        if keeps_state(self._call):
             client, size = self._call.client.name, len(decoded)
-            searching = self._here.gateway.threads.run(client, size, references_in, decoded)
-            made = yield from self._here.wait_for(searching)
+            made = yield from self._here.wait_for(
+                references_in(decoded)
+                if size <= MOST_AT_ONCE
+                else self._here.gateway.threads.run(client, size, references_in, decoded)
+            )
         if (location := head.get("location")) and is_id(placed := location.rpartition("/")[2]):
             made = (*made, placed)  # a call by WebRTC
         operation, delivered = self._call.target.operation, None

@@ -51,7 +51,6 @@ from aoai_gateway.wire.usage import AnswerFacts, read_answer
 
 if TYPE_CHECKING:
     from mitmproxy import http
-    from mitmproxy.connection import Server
     from mitmproxy.proxy.layers.http import HttpEvent
 
     from aoai_gateway.config.models import Replay
@@ -61,7 +60,6 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.errors import GatewayError
     from aoai_gateway.wire.model_names import ModelNames
     from aoai_gateway.wire.refusals import Refusal
-    from aoai_gateway.wire.stream_kinds import StreamError
 
 CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 """What an error's code looks like; anything else a backend puts there is not to be shown."""
@@ -93,7 +91,6 @@ class UpstreamResponse:
         self,
         call: Call,
         attempt: Attempt,
-        server: Server,
         *,
         reused: bool,
         timeouts: AttemptTimeouts,
@@ -101,9 +98,9 @@ class UpstreamResponse:
         now: float,
         names: ModelNames | None = None,
     ) -> None:
-        self.server = server
         self.response: http.Response | None = None
-        self._head = NO_HEAD
+        self.head = NO_HEAD
+        """The fields of the answer."""
         self.reader: StreamReader | None = None
         """Set while the answer is an event stream."""
         self.unfolding: Unfolding | None = None
@@ -156,11 +153,6 @@ class UpstreamResponse:
         """Whether the end of an answer that is no stream is waited for."""
         return self._phase is Phase.BODY
 
-    @property
-    def head(self) -> HeaderIndex:
-        """The fields of the answer."""
-        return self._head
-
     def receive_body(self, data: bytes, now: float) -> Result:
         """Take in all of the body of an answer that is no stream (`is_plain`)."""
         self._body.append(data)
@@ -192,11 +184,15 @@ class UpstreamResponse:
         if reader is None:
             return Ended(now, complete=True, first_content=self.first_content)
         complete = reader.is_complete(cut_short=self.cut_short)
+        failed, error = "", reader.error
+        if error is not None and error.status is not None and self._may_fail_inside:
+            # Nothing is told of an error that is the caller's.
+            failed = f"failed in its stream: {_named(error.status, error.code, error.type)}"
         return Ended(
             now,
             complete=complete,
             reason="" if complete else "ended its stream without saying so",
-            failed=self._failure_told(reader.error) if self._may_fail_inside else "",
+            failed=failed,
             first_content=self.first_content,
             usage=reader.usage,
             model=reader.model,
@@ -206,16 +202,6 @@ class UpstreamResponse:
             service_tier=reader.service_tier,
             delivered=reader.delivered,
         )
-
-    @staticmethod
-    def _failure_told(error: StreamError | None) -> str:
-        """Say how a stream has failed by its own words; nothing of an error that is the caller's."""
-        if error is None or error.status is None:
-            return ""
-        named = next(
-            (each for each in (error.code, error.type) if each and CODE.fullmatch(each)), error.status
-        )
-        return f"failed in its stream: {named}"
 
     def stream_broken_off(self, now: float, reason: str) -> Ended:
         """Return how the stream has ended whose connection did not end as HTTP has it."""
@@ -279,7 +265,7 @@ class UpstreamResponse:
         if not isinstance(event, ResponseHeaders):
             return None
         response = self.response = event.response
-        self._head = HeaderIndex(response.data.headers.fields)
+        self.head = HeaderIndex(response.data.headers.fields)
         status = response.status_code
         why_not = answers.is_no_answer(self._call, status)
         if why_not is not None:
@@ -287,18 +273,19 @@ class UpstreamResponse:
             return Failed(now, FailureKind.PROTOCOL, why_not)
         if is_failure(status):
             self._phase = Phase.OVER
-            return Answered(now, status, self._head)
+            return Answered(now, status, self.head)
         if self._call.target.operation.websocket and status < 300:
             return self._in_handshake(status, now)
-        if status in (200, 206) and answers.is_download(self._call, self._head):
+        if status in (200, 206) and answers.is_download(self._call, self.head):
             self.streaming = True
             if status == 200:  # a part (206) does not begin where its coding does
                 with suppress(NotDecodedError):
                     self.unfolding = Unfolding.of(response)
             return self._answered(now)
-        if status == 200 and answers.is_stream(self._call, self._head):
+        if status == 200 and answers.is_stream(self._call, self.head):
             return self._in_stream_head(response, now)
-        self._expect_body(now)
+        self._phase = Phase.BODY
+        self._expect(now + self._timeouts.idle, now)
         return None
 
     def _in_stream_head(self, response: http.Response, now: float) -> Result | None:
@@ -322,7 +309,7 @@ class UpstreamResponse:
         self._phase = Phase.OVER
         key = (self._call.headers.get("sec-websocket-key") or "").encode()
         expected = generate_accept_token(key).decode()
-        if status != 101 or (self._head.get("sec-websocket-accept") or "").strip() != expected:
+        if status != 101 or (self.head.get("sec-websocket-accept") or "").strip() != expected:
             return Failed(now, FailureKind.PROTOCOL, f"no WebSocket there ({status})")
         self.streaming = True
         if self._call.target.operation.opened_by:
@@ -353,10 +340,6 @@ class UpstreamResponse:
             self._phase = Phase.OVER
             return Failed(now, FailureKind.DROPPED, "closed its session before any content")
         return self._answered(now)
-
-    def _expect_body(self, now: float) -> None:
-        self._phase = Phase.BODY
-        self._expect(now + self._timeouts.idle, now)
 
     def _in_preamble(self, event: HttpEvent, now: float) -> Result | None:
         assert self.reader is not None
@@ -418,14 +401,13 @@ class UpstreamResponse:
         assert self.response is not None
         body = self.response.data.content = self.take_body()
         verb = "refused" if status in OUT_OF_CAPACITY else "failed"
-        name = next((n for n in names if isinstance(n, str) and CODE.fullmatch(n)), str(status))
         return Failed(
             now,
             FailureKind.REFUSED_IN_STREAM,
-            f"{verb} in {where}: {name}",
+            f"{verb} in {where}: {_named(status, *names)}",
             status=status,
             # What a healthy 200 says about its limits is no hint for a failure.
-            headers=self._head if status in OUT_OF_CAPACITY else None,
+            headers=self.head if status in OUT_OF_CAPACITY else None,
             body=body if self.decoded is None else self.decoded,
         )
 
@@ -449,7 +431,7 @@ class UpstreamResponse:
         """Read an answer that is no stream, as far as that is a matter of a moment."""
         assert self.response is not None
         self._body = [body := b"".join(self._body)]
-        coding, status = self._head.get("content-encoding"), self.response.status_code
+        coding, status = self.head.get("content-encoding"), self.response.status_code
         if answers.lacks_body(self._call, status, body):
             self._phase = Phase.OVER
             return Failed(now, FailureKind.PROTOCOL, f"its answer ({status}) has no body")
@@ -511,7 +493,7 @@ class UpstreamResponse:
             FailureKind.STATUS if told is None else FailureKind.REFUSED_IN_STREAM,
             reason,
             status=self.response.status_code,
-            headers=self._head,
+            headers=self.head,
             body=content if self.reader is not None else self.decoded or b"",
             fault=fault,
             refusal=refusal,
@@ -530,7 +512,7 @@ class UpstreamResponse:
             assert self.response is not None
             self.response.data.content = self.take_body()
             # What is read in it is the text; what is passed on or shown stays as it came.
-            raw, coding = self.response.raw_content, self._head.get("content-encoding")
+            raw, coding = self.response.raw_content, self.head.get("content-encoding")
             return Drained(now, readable(raw, coding, MOST_AT_ONCE))
         elif isinstance(event, ResponseProtocolError):
             self._phase = Phase.OVER
@@ -540,4 +522,9 @@ class UpstreamResponse:
     def _answered(self, now: float, error: GatewayError | None = None) -> Answered:
         self._phase = Phase.OVER
         assert self.response is not None
-        return Answered(now, self.response.status_code, self._head, error)
+        return Answered(now, self.response.status_code, self.head, error)
+
+
+def _named(status: int, *names: object) -> str:
+    """Return the first of the names of an error that may be shown, or else its status."""
+    return next((name for name in names if isinstance(name, str) and CODE.fullmatch(name)), str(status))

@@ -17,7 +17,6 @@ from random import Random
 from typing import Any
 
 from mitmproxy.proxy.layers.http import HttpEvent, ResponseEndOfMessage, ResponseProtocolError
-from mitmproxy.test import tflow
 
 from aoai_gateway.config.models import Client, Config, Priority
 from aoai_gateway.engine.attempt import FailureKind
@@ -42,9 +41,6 @@ from aoai_gateway.runtime.queue_waker import SHORTEST_PAUSE
 from aoai_gateway.wire.usage import Usage
 from tests.engine.scenarios.azure import LATENCY, Azure, Deployment, Served, State, Work
 from tests.engine_driver import DEPLOYMENT, Stage, Trace, config
-
-_SERVER: Any = tflow.tserver_conn()
-"""Nothing is ever done with it."""
 
 EPSILON = 1e-9
 
@@ -165,7 +161,6 @@ class Caller:
         self.received = UpstreamResponse(
             self.call,
             attempt,
-            _SERVER,
             reused=False,
             timeouts=effect.timeouts,
             remove_usage=False,
