@@ -179,18 +179,18 @@ class DownstreamResponse:
             return
         yield here.send(ResponseHeaders(here.id, response, not body))
         yield here.send(ResponseData(here.id, body))
-        yield from self.cut("broken off")
+        yield from self.cut()
 
     def end(self) -> CommandGenerator[None]:
         """End the answer: in good order if it is whole, else by cutting the connection."""
         if self.is_whole:
             yield self._here.send(ResponseEndOfMessage(self._here.id))
         else:
-            yield from self.cut("broken off")
+            yield from self.cut()
 
-    def cut(self, why: str) -> CommandGenerator[None]:
+    def cut(self) -> CommandGenerator[None]:
         """Cut the connection, so that no client takes the answer for a complete one."""
-        yield self._here.send(ResponseProtocolError(self._here.id, why, BROKEN_OFF))
+        yield self._here.send(ResponseProtocolError(self._here.id, "broken off", BROKEN_OFF))
 
     def accept(self, call: Call) -> None:
         """Say in a handshake's answer what the gateway did, and leave the rest to the session."""
@@ -207,7 +207,7 @@ class DownstreamResponse:
         if self.progress is Progress.BEGUN:
             if reader is not None:
                 yield here.send(ResponseData(here.id, reader.break_off(error)))
-            yield from self.cut("an exception")
+            yield from self.cut()
         elif self.progress is Progress.WHOLE:
             yield commands.CloseConnection(here.client)
         else:

@@ -181,31 +181,30 @@ class EngineDriver:
         return effects.Done(here.now())
 
     def _parse(self, effect: effects.ParseBody) -> CommandGenerator[effects.Result]:
-        here = self._here
-        result: effects.Parsed | effects.Refused
+        here, gateway = self._here, self._here.gateway
+        target, content_type, raw = effect.target, effect.content_type, effect.raw
 
         def wanted() -> bool:
             return not here.client_has_gone()
 
         try:
             body = yield from here.wait_for(
-                here.gateway.read_upload(self._client, effect.target, effect.content_type, effect.raw, wanted)
-                if not isinstance(effect.raw, bytes)
-                else here.gateway.reader.parse(
-                    effect.target,
-                    effect.content_type,
-                    effect.raw,
+                gateway.reader.parse(
+                    target,
+                    content_type,
+                    raw,
                     wanted=wanted,
                     client=self._client,
                     coding=effect.coding,
                     most=effect.most,
                     held=here.held,
                 )
+                if isinstance(raw, bytes)
+                else gateway.read_upload(self._client, target, content_type, raw, wanted)
             )
-            result = effects.Parsed(here.now(), body)
         except GatewayError as error:
-            result = effects.Refused(here.now(), error.without_frames())
-        return result
+            return effects.Refused(here.now(), error.without_frames())
+        return effects.Parsed(here.now(), body)
 
     def _count(self, effect: effects.CountTokens) -> CommandGenerator[effects.Result]:
         try:

@@ -151,8 +151,11 @@ UNTIL_CLOSED = -1
 """The size of a body that ends with its connection."""
 
 
-def read_request(lines: Sequence[bytes]) -> http.Request:
-    """Read a client's head. Raises ValueError for anything that is not exactly HTTP/1.0 or HTTP/1.1."""
+def read_request(lines: Sequence[bytes]) -> tuple[http.Request, int | None]:
+    """Read a client's head. Returns its request, and the size of the body in bytes; None: it is chunked.
+
+    Raises ValueError for anything that is not exactly HTTP/1.0 or HTTP/1.1.
+    """
     first, *others = lines
     request_line = _REQUEST_LINE.fullmatch(first)
     if request_line is None:
@@ -171,16 +174,11 @@ def read_request(lines: Sequence[bytes]) -> http.Request:
         raise ValueError("content-length")
     if codings and (codings[0].lower() != b"chunked" or version != b"HTTP/1.1"):
         raise ValueError("transfer-encoding")
+    size = None if codings else int(lengths[0]) if lengths else 0
     if not target.startswith(b"/"):
-        return read_request_head(list(lines))  # it names a host, which mitmproxy finds in it
+        return read_request_head(list(lines)), size  # it names a host, which mitmproxy finds in it
     now = time.time()
-    return make_request(method=method, path=target, version=version, fields=fields, now=now)
-
-
-def request_body_size(request: http.Request) -> int | None:
-    """Return the size of the body of a request that was read here, in bytes; None: it is chunked."""
-    lengths, codings = _framing(request.data.headers.fields)
-    return None if codings else int(lengths[0]) if lengths else 0
+    return make_request(method=method, path=target, version=version, fields=fields, now=now), size
 
 
 def length_of(fields: Sequence[tuple[bytes, bytes]]) -> int | None:

@@ -207,12 +207,12 @@ class GatewayHttp1Server(Http1Server):
             yield from self._refuse(errors.head_too_large(self._max_head))
             return
         try:
-            request = self.request = heads.read_request([bytes(line) for line in lines])
+            request, size = heads.read_request([bytes(line) for line in lines])
         except ValueError:
             yield commands.Log(BAD_HEAD)
             yield from self._refuse(errors.head_malformed())
             return
-        size = heads.request_body_size(request)
+        self.request = request
         if size is not None and len(self.buf) >= size:
             self.state = self.wait
             body = bytes(self.buf.maybe_extract_at_most(size) or b"")

@@ -256,7 +256,8 @@ def _check_handshake(request: http.Request, head: HeaderIndex) -> None:
         or head.get("sec-websocket-version") != "13"
         or not WEBSOCKET_KEY.fullmatch(head.get("sec-websocket-key") or "")
         or bool(HANDSHAKE_ONCE & head.repeated)
-        or heads.request_body_size(request) != 0
+        or b"transfer-encoding" in head
+        or head.length not in (None, 0)
     )
     if wrong:
         raise upgrade_required()
