@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.failures import falls_back
 from aoai_gateway.proxy.session_meaning import SessionNames
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mitmproxy import http
 
     from aoai_gateway.engine.call import Call
+    from aoai_gateway.proxy.stream_context import StreamContext
     from aoai_gateway.routing.backends import Backend
     from aoai_gateway.wire.hints import Headers
     from aoai_gateway.wire.masking import KnownSecrets
@@ -199,28 +200,21 @@ def read_large(
     return decoded, read_answer(decoded)
 
 
-class Minted(NamedTuple):
-    """A secret that an answer gives to its client, and the name that stands for it on the flow."""
-
-    secret: bytes
-    name: bytes
-    digest: str
-
-
-def conceal_minted(call: Call, response: http.Response, decoded: bytes) -> Minted | None:
-    """Put a name in the place of a secret, which only the client is to see; None: there is none.
+def conceal_minted(here: StreamContext, response: http.Response, decoded: bytes) -> str | None:
+    """Put a name in the place of a secret, which only the client is to see. Returns its digest.
 
     What the answer says of the session names the deployment as the client does.
     """
-    secret = minted_in(decoded) if response.status_code < 300 else None
+    secret, call = minted_in(decoded) if response.status_code < 300 else None, here.call
     if secret is None:
         return None
-    assert call.attempt is not None
+    assert call is not None and call.attempt is not None
     digest = digest_of(secret)
-    minted = Minted(secret.encode(), digest.replace(" ", "-").encode(), digest)
+    name = digest.replace(" ", "-").encode()
+    here.concealed = (name, secret.encode())
     names = SessionNames(call, call.attempt.backend)
     with suppress(GatewayError):  # a key stands twice in it
         decoded = names.shown(read_asked(decoded)) or decoded
-    response.data.content = decoded.replace(minted.secret, minted.name)
+    response.data.content = decoded.replace(secret.encode(), name)
     response.headers.pop("content-encoding", None)
-    return minted
+    return digest

@@ -179,7 +179,7 @@ class SessionMeaning:
         if body.model is not None and not self.names.is_own(body.model):
             # It would be served, and be booked, limited and priced as the other one.
             raise message_malformed("A session has one deployment. Open another one for another deployment.")
-        bound = self._here.gateway.engine.admission.response_bound(call, body.max_tokens)
+        bound = self._limit(body.max_tokens)
         passed = body.edited(model=name, max_tokens=bound)
         return (yield from self._book(passed, bound or body.max_tokens))
 
@@ -211,9 +211,7 @@ class SessionMeaning:
         message = Message(str(body.parsed.get("type", "")), body.parsed)
         # Where responses are bounded, it has to be read whole.
         if message.type in SETTINGS or (message.type == CREATE and self._limit(None) is not None):
-            raise _too_long(message.type)
+            raise message_malformed(
+                f"A message of the type {message.type} may have {LARGE_MESSAGE:,} bytes at most."
+            )
         return message
-
-
-def _too_long(kind: str) -> GatewayError:
-    return message_malformed(f"A message of the type {kind} may have {LARGE_MESSAGE:,} bytes at most.")

@@ -294,14 +294,11 @@ class UpstreamAttempt:
         if (location := head.get("location")) and is_id(placed := location.rpartition("/")[2]):
             made = (*made, placed)  # a call by WebRTC
         operation, delivered = self._call.target.operation, None
-        minted = conceal_minted(self._call, response, decoded) if operation.mints else None
+        minted = conceal_minted(self._here, response, decoded) if operation.mints else None
         if facts.usage is None and response.status_code == 200:
             delivered = Delivered.of_answer(operation.name, decoded)
         ended = Ended.of_answer(self._here.now(), facts, made=made, delivered=delivered)
-        if minted is None:
-            return ended
-        self._here.concealed = minted.name, minted.secret
-        return replace(ended, minted=minted.digest)
+        return ended if minted is None else replace(ended, minted=minted)
 
     def failed_answer(self) -> http.Response:
         """Return the answer of a failed attempt as the client gets it, whose body is all there."""

@@ -156,7 +156,7 @@ class UpstreamResponse:
     def receive_body(self, data: bytes, now: float) -> Result:
         """Take in all of the body of an answer that is no stream (`is_plain`)."""
         self._body.append(data)
-        self.ended = True
+        self.ended, self._phase = True, Phase.OVER
         return self._read_answer(now)
 
     def take_body(self) -> bytes:
@@ -220,19 +220,21 @@ class UpstreamResponse:
         """Take in an event of the response. Returns the attempt's fate once it is known."""
         if not isinstance(event, ResponseProtocolError):
             self._liveness.hear(now)
+        result: Result | None = None
         match self._phase:
             case Phase.HEADERS:
-                return self._in_headers(event, now)
+                result = self._in_headers(event, now)
             case Phase.PREAMBLE:
-                return self._in_preamble(event, now)
+                result = self._in_preamble(event, now)
             case Phase.BODY:
-                return self._in_body(event, now)
+                result = self._in_body(event, now)
             case Phase.FAILED_BODY:
-                return self._in_failed_body(event, now)
+                result = self._in_failed_body(event, now)
             case Phase.OPENING:
-                return self._in_opening(event, now)
-            case Phase.OVER:
-                return None
+                result = self._in_opening(event, now)
+        if result is not None:
+            self._phase = Phase.OVER
+        return result
 
     def deadline_passed(self, now: float) -> Result | None:
         """Return what it means that nothing came in time; None: wait on, until the new ``due``."""
@@ -258,7 +260,6 @@ class UpstreamResponse:
 
     def _in_headers(self, event: HttpEvent, now: float) -> Result | None:
         if isinstance(event, ResponseProtocolError):
-            self._phase = Phase.OVER
             if "closed connection" in event.message:
                 return Failed(now, FailureKind.DROPPED, "dropped the connection", reused=self._reused)
             return Failed(now, FailureKind.PROTOCOL, "what it sent is no HTTP response")
@@ -269,10 +270,8 @@ class UpstreamResponse:
         status = response.status_code
         why_not = answers.is_no_answer(self._call, status)
         if why_not is not None:
-            self._phase = Phase.OVER
             return Failed(now, FailureKind.PROTOCOL, why_not)
         if is_failure(status):
-            self._phase = Phase.OVER
             return Answered(now, status, self.head)
         if self._call.target.operation.websocket and status < 300:
             return self._in_handshake(status, now)
@@ -293,7 +292,6 @@ class UpstreamResponse:
         try:
             self.unfolding = Unfolding.of(response)
         except NotDecodedError:
-            self._phase = Phase.OVER
             return Failed(now, FailureKind.PROTOCOL, "its stream is in an unknown coding")
         self.streaming = True
         operation = self._call.target.operation
@@ -306,7 +304,6 @@ class UpstreamResponse:
 
     def _in_handshake(self, status: int, now: float) -> Result | None:
         """Take in the answer to a WebSocket's handshake (RFC 6455 §4.1)."""
-        self._phase = Phase.OVER
         key = (self._call.headers.get("sec-websocket-key") or "").encode()
         expected = generate_accept_token(key).decode()
         if status != 101 or (self.head.get("sec-websocket-accept") or "").strip() != expected:
@@ -324,7 +321,6 @@ class UpstreamResponse:
         preamble = self.preamble
         assert preamble is not None
         if isinstance(event, ResponseEndOfMessage | ResponseProtocolError):
-            self._phase = Phase.OVER
             return Failed(now, FailureKind.DROPPED, "ended its session before any content")
         if not isinstance(event, ResponseData):
             return None
@@ -337,7 +333,6 @@ class UpstreamResponse:
             self._body = [preamble.held[-1][0]]
             return self._failed_inside(now, status, (error.get("code"), error.get("type")), "its session")
         if preamble.closed is not None and not preamble.held:
-            self._phase = Phase.OVER
             return Failed(now, FailureKind.DROPPED, "closed its session before any content")
         return self._answered(now)
 
@@ -365,7 +360,6 @@ class UpstreamResponse:
                 self.ended = True
                 refusal = answers.refusal_in_stream(self._call, self.reader)
                 return self._answered(now) if refusal is None else self._blocked(now, refusal)
-            self._phase = Phase.OVER
             return Failed(now, FailureKind.DROPPED, "ended its stream before any content")
         return None
 
@@ -397,7 +391,6 @@ class UpstreamResponse:
 
     def _failed_inside(self, now: float, status: int, names: tuple[object, object], where: str) -> Failed:
         """Take an error inside a 200 for the status that it stands for."""
-        self._phase = Phase.OVER
         assert self.response is not None
         body = self.response.data.content = self.take_body()
         verb = "refused" if status in OUT_OF_CAPACITY else "failed"
@@ -417,13 +410,11 @@ class UpstreamResponse:
             self._size += len(event.data)
             self._expect(now + self._timeouts.idle, now)
             if self._size > MAX_ANSWER:
-                self._phase = Phase.OVER
                 return Failed(now, FailureKind.PROTOCOL, "its answer is too large")
         elif isinstance(event, ResponseEndOfMessage):
             self.ended = True
             return self._read_answer(now)
         elif isinstance(event, ResponseProtocolError):
-            self._phase = Phase.OVER
             return Failed(now, FailureKind.DROPPED, "broke off its answer")
         return None
 
@@ -433,7 +424,6 @@ class UpstreamResponse:
         self._body = [body := b"".join(self._body)]
         coding, status = self.head.get("content-encoding"), self.response.status_code
         if answers.lacks_body(self._call, status, body):
-            self._phase = Phase.OVER
             return Failed(now, FailureKind.PROTOCOL, f"its answer ({status}) has no body")
         try:
             self.decoded = body if coding is None else decode(body, coding, MOST_AT_ONCE)
@@ -469,7 +459,6 @@ class UpstreamResponse:
         return self._answered(now)
 
     def _no_object(self, now: float) -> Failed:
-        self._phase = Phase.OVER
         return Failed(now, FailureKind.PROTOCOL, "its answer is no JSON, or only a part of it")
 
     def _kept(
@@ -485,7 +474,6 @@ class UpstreamResponse:
 
         ``told``: the facts of one with 200.
         """
-        self._phase = Phase.OVER
         assert self.response is not None
         content = self.response.data.content = self.take_body()
         return Failed(
@@ -504,23 +492,19 @@ class UpstreamResponse:
         if isinstance(event, ResponseData):
             self._size += len(event.data)
             if self._size > self._replay.error_body_kb * 1024:
-                self._phase = Phase.OVER
                 return Drained(now, None)
             self._body.append(event.data)
         elif isinstance(event, ResponseEndOfMessage):
-            self._phase = Phase.OVER
             assert self.response is not None
             self.response.data.content = self.take_body()
             # What is read in it is the text; what is passed on or shown stays as it came.
             raw, coding = self.response.raw_content, self.head.get("content-encoding")
             return Drained(now, readable(raw, coding, MOST_AT_ONCE))
         elif isinstance(event, ResponseProtocolError):
-            self._phase = Phase.OVER
             return Drained(now, None)
         return None
 
     def _answered(self, now: float, error: GatewayError | None = None) -> Answered:
-        self._phase = Phase.OVER
         assert self.response is not None
         return Answered(now, self.response.status_code, self.head, error)
 
