@@ -133,12 +133,10 @@ class GatewayHttp1Server(Http1Server):
 
     def handle_event(self, event: events.Event) -> CommandGenerator[None]:
         """Handle an event. Nothing here waits for an answer, so nothing has to be kept for later."""
-        return self._handle_event(event)
+        return self.send(event) if isinstance(event, HttpEvent) else self._handle_event(event)
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
-        if isinstance(event, HttpEvent):
-            yield from self.send(event)
-        elif not isinstance(event, events.Wakeup):
+        if not isinstance(event, events.Wakeup):
             yield from super()._handle_event(event)
             if isinstance(event, events.Start):
                 yield from self._expect_head(self._limits.head_seconds)

@@ -27,7 +27,7 @@ from aoai_gateway.proxy.http1 import GatewayHttp1Server, Rest
 from aoai_gateway.proxy.remains import take_apart
 from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.stream import GatewayStream
-from aoai_gateway.proxy.stream_events import TIMER_SLACK, Connect, DeadlinePassed, GatewayLeaves
+from aoai_gateway.proxy.stream_events import TIMER_SLACK, Connect, Crashed, DeadlinePassed, GatewayLeaves
 from aoai_gateway.proxy.upstream import connection_layers
 from aoai_gateway.runtime.connections import RESERVE_SECONDS
 from aoai_gateway.runtime.log_records import log_exception
@@ -224,36 +224,32 @@ class GatewayLayer(HttpLayer):
         # A stream's own commands are no connection's events.
         self._source = child if stream is None else None
         try:
-            yield from self._carried_out(child, child.handle_event(event))
+            for command in child.handle_event(event):
+                if isinstance(command, commands.SendData):
+                    yield command
+                elif isinstance(command, http_layers.ReceiveHttp):
+                    received = command.event
+                    if isinstance(received, http_layers.RequestHeaders):
+                        self.streams[received.stream_id] = self._new_stream(received.stream_id)
+                    if (receiver := self.streams.get(received.stream_id)) is not None:  # it may be over
+                        yield from self.event_to_child(receiver, received)
+                elif isinstance(command, http_layers.SendHttp):
+                    yield from self.event_to_child(self.connections[command.connection], command.event)
+                elif isinstance(command, http_layers.DropStream):
+                    self.streams.pop(command.stream_id, None)
+                else:
+                    yield from self._carry_out(child, command)
         except Exception as error:
-            if stream is not None:
-                yield from self._carried_out(stream, stream.handle_event(stream.crashed(error)))
-            elif self._guarding:
+            if isinstance(event, Crashed) or (stream is None and self._guarding):
                 raise  # a stream has said this to the connection, and is to know
+            if stream is not None:
+                yield from self.event_to_child(stream, stream.crashed(error))
             else:
                 yield from self._connection_crashed(child, error)
         finally:
             self._source = source
             if stream is not None:
                 self._guarding -= 1
-
-    def _carried_out(self, child: Layer, said: CommandGenerator[None]) -> CommandGenerator[None]:
-        """Carry out what a connection or a stream says; what is left is for mitmproxy's server."""
-        for command in said:
-            if isinstance(command, commands.SendData):
-                yield command
-            elif isinstance(command, http_layers.ReceiveHttp):
-                received = command.event
-                if isinstance(received, http_layers.RequestHeaders):
-                    self.streams[received.stream_id] = self._new_stream(received.stream_id)
-                if (stream := self.streams.get(received.stream_id)) is not None:  # it may be over
-                    yield from self.event_to_child(stream, received)
-            elif isinstance(command, http_layers.SendHttp):
-                yield from self.event_to_child(self.connections[command.connection], command.event)
-            elif isinstance(command, http_layers.DropStream):
-                self.streams.pop(command.stream_id, None)
-            else:
-                yield from self._carry_out(child, command)
 
     def _carry_out(self, child: Layer, command: commands.Command) -> CommandGenerator[None]:
         """Carry out a rarer command, as mitmproxy's HTTP layer does."""

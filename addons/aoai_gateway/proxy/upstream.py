@@ -14,6 +14,7 @@ from mitmproxy.proxy.layers.http import (
     ErrorCode,
     Http1Client,
     HttpClient,
+    HttpEvent,
     ReceiveHttp,
     RegisterHttpConnection,
     ResponseHeaders,
@@ -29,7 +30,6 @@ from aoai_gateway.proxy.stream_events import WholeRequest, WholeResponse
 if TYPE_CHECKING:
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layer import CommandGenerator, Layer
-    from mitmproxy.proxy.layers.http import HttpEvent
     from OpenSSL import SSL
 
 BEGIN = b"HTTP/"
@@ -116,7 +116,7 @@ class BackendHttp1Client(Http1Client):
 
     def handle_event(self, event: events.Event) -> CommandGenerator[None]:
         """Handle an event. Nothing here waits for an answer, so nothing has to be kept for later."""
-        return self._handle_event(event)
+        return self.send(event) if isinstance(event, HttpEvent) else self._handle_event(event)
 
     def send(self, event: HttpEvent) -> CommandGenerator[None]:
         """Send a request, or a part of it."""
