@@ -125,11 +125,15 @@ class GatewayLayer(HttpLayer):
         of a stream, and a head comes before its body. Each piece on its own would cost a system call, which
         is more than all the rest that is done with it.
         """
-        self._tidy()
+        if self._dead:
+            self._tidy()
+        # Nearly all that ever comes is data, which takes a shorter way.
+        child = self.connections.get(event.connection) if type(event) is events.DataReceived else None
+        said = self._handle_event(event) if child is None else self.event_to_child(child, event)
         connection: Connection | None = None
         pieces: list[bytes] = []
         try:
-            for command in self._handle_event(event):
+            for command in said:
                 if isinstance(command, commands.SendData):
                     if command.connection is not connection:
                         if connection is not None:
@@ -164,10 +168,7 @@ class GatewayLayer(HttpLayer):
         return commands.SendData(connection, data)
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
-        if type(event) is events.DataReceived and (child := self.connections.get(event.connection)):
-            # Nearly all that ever comes, by a shorter way.
-            yield from self.event_to_child(child, event)
-        elif isinstance(event, events.Start):
+        if isinstance(event, events.Start):
             client = self.context.client
             if client not in self.connections and client.alpn != b"h2":
                 self._gateway.connections.speaks(client.id)
