@@ -225,7 +225,7 @@ SHORT_WAY = (
     "GatewayLayer.take",
     "GatewayStream._is_delivering",
     "Lane.take",
-    "lane.whole_chunks",
+    "delivery.whole_chunks",
 )
 
 OUTERMOST = {
@@ -310,11 +310,11 @@ ELSEWHERE = {
 """What belongs to the start, the end, TLS and displays, and what is done about exceptions and hang-ups."""
 
 BEFORE_SENDING = re.compile(
-    r"(engine|downstream_request|request_head|health|models|Plugin\.gateway_(client|backend_chosen)|Ask)\b.*"
+    r"(engine|downstream_request|request_head|health|Plugin\.gateway_(client|backend_chosen)|Ask)\b.*"
     r"|Engine\.(?!abandoned)\w+|Plans\.of"
     r"|upstream_attempt\.build_request"
-    r"|RequestSteps\.(receive_\w+|_begin\w*|_answer_early)|GatewayStream\.(advance|_send|respond)"
-    r"|DownstreamRequest\.(?!swallow)\w+|EngineDriver\.(begin|advance|_choose)|StreamContext\.(tell|ask|refused)"
+    r"|RequestSteps\.(?!swallow)\w+|GatewayStream\.(advance|_send|respond)"
+    r"|EngineDriver\.(begin|advance|_choose)|StreamContext\.(tell|ask|refused)"
     r"|UpstreamAttempt\.start"
     r"|Attempts\.(run|_next_backend|_look|_try|_spent)|aftermath\.routing_request_of|scheduler\.order"
     r"|Scheduler\.(expect|candidates|acquire|is_free|liveness)"

@@ -36,8 +36,8 @@ from aoai_gateway.app.ahead import AheadConnection
 from aoai_gateway.app.lifecycle import Lifecycle
 from aoai_gateway.config.loader import ConfigErrors, load
 from aoai_gateway.engine.attempt import FailureKind
-from aoai_gateway.proxy.error_responses import Refusal
 from aoai_gateway.proxy.layer import BEFORE_HTTP, GatewayLayer
+from aoai_gateway.proxy.own_responses import Refusal
 from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.upstream import BackendTls
 from aoai_gateway.runtime import log_records

@@ -17,8 +17,7 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.test import taddons
 
 from aoai_gateway.engine.call import Outcome
-from aoai_gateway.proxy import lane
-from aoai_gateway.proxy.lane import whole_chunks
+from aoai_gateway.proxy.delivery import MOST_CHUNKS, whole_chunks
 from aoai_gateway.runtime.stream_hooks import GatewayAskHook
 from tests.engine_driver import config
 from tests.proxy.layer_driver import Connection, connect, over_plain_http
@@ -118,7 +117,7 @@ def test_what_is_taken_h11_takes_too(data: bytes) -> None:
         chunk(b"x")[:-1],
         chunk(b"x") + b"1",
         b"00000001\r\nx\r\n",
-        chunk(b"x") * (lane.MOST_CHUNKS + 1),
+        chunk(b"x") * (MOST_CHUNKS + 1),
     ],
 )
 def test_all_but_whole_plain_chunks_are_for_the_layers(data: bytes) -> None:
