@@ -6,7 +6,7 @@ import pytest
 
 from aoai_gateway.routing import answer_lengths
 from aoai_gateway.routing.answer_lengths import AnswerLengths
-from aoai_gateway.routing.speed import SAMPLES_NEEDED, Speed
+from aoai_gateway.routing.responsiveness import SAMPLES_NEEDED, Speed
 
 
 def taught(*parts: float, client: str = "team") -> AnswerLengths:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from aoai_gateway.routing.backends import Backend
     from aoai_gateway.routing.breaker import Scope
-    from aoai_gateway.routing.liveness import Liveness
     from aoai_gateway.routing.order import Skip
+    from aoai_gateway.routing.responsiveness import Liveness
     from aoai_gateway.wire.hints import Headers, Spillover
     from aoai_gateway.wire.refusals import Refusal
 

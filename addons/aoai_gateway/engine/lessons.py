@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from aoai_gateway.engine.failures import keeps_state
 from aoai_gateway.engine.routing_request import desk_of, session_of
 from aoai_gateway.engine.timeouts import begins_within, completion_bound
-from aoai_gateway.routing.speed import Speed
+from aoai_gateway.routing.responsiveness import Speed
 from aoai_gateway.wire.secrets import Grant
 
 if TYPE_CHECKING:

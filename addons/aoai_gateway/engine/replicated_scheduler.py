@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, override
 from aoai_gateway.engine.journal import CallRecord
 from aoai_gateway.engine.scheduler import Scheduler
 from aoai_gateway.routing.breaker import Break, BreakLengths, Breaks, FailedCall
-from aoai_gateway.routing.liveness import Liveness
+from aoai_gateway.routing.responsiveness import Liveness
 from aoai_gateway.routing.suspicion import Finding, Suspicions, Witness
 from aoai_gateway.wire.hints import own_rate_limits
 

@@ -27,10 +27,10 @@ from aoai_gateway.routing.breaker import Breaks
 from aoai_gateway.routing.capacity import Capacities
 from aoai_gateway.routing.client_shares import ClientShares
 from aoai_gateway.routing.demand import Demands
-from aoai_gateway.routing.liveness import Liveness
 from aoai_gateway.routing.order import Order, RoutingRequest, is_large, opens, order
 from aoai_gateway.routing.places import Ticket
 from aoai_gateway.routing.queue import WaitingQueue
+from aoai_gateway.routing.responsiveness import Liveness
 from aoai_gateway.routing.suspicion import Suspicions
 from aoai_gateway.wire.hints import TOKEN_WINDOW_SECONDS, own_rate_limits
 

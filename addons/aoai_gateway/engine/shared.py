@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from aoai_gateway.routing.backends import BackendKey
-    from aoai_gateway.routing.speed import Speed
+    from aoai_gateway.routing.responsiveness import Speed
 
 MOST_WITHOUT_USAGE = 1_000
 

@@ -3,8 +3,8 @@
 A call that the backend may be working on is the most expensive thing to repeat: it is billed twice. So an
 answer may take as long as its client waits for it, streams included: a reasoning model can be silent for
 minutes before its first event. A hanging backend is found by the silence towards several calls
-(:mod:`~aoai_gateway.routing.liveness`). The earlier speed of a backend ends the wait of one call alone only
-where such calls can be predicted, and never before ``replay.first_byte_seconds``.
+(:mod:`~aoai_gateway.routing.responsiveness`). The earlier speed of a backend ends the wait of one call alone
+only where such calls can be predicted, and never before ``replay.first_byte_seconds``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.call import DEFAULT_PATIENCE
 from aoai_gateway.engine.effects import AttemptTimeouts
-from aoai_gateway.routing.speed import Speed
+from aoai_gateway.routing.responsiveness import Speed
 from aoai_gateway.wire.operation import Cost
 from aoai_gateway.wire.operations import COMPLETIONS
 

@@ -13,7 +13,7 @@ became of the attempt, in the engine's words:
 
 It keeps its own deadline (``due``) but has no timer; its owner tells it when the time has come. Before the
 last deadline it asks whether the backend still gives any sign of life
-(:mod:`~aoai_gateway.routing.liveness`).
+(:mod:`~aoai_gateway.routing.responsiveness`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from aoai_gateway.proxy.heads import NO_HEAD, HeaderIndex
 from aoai_gateway.proxy.messages import DEADLINE_SLACK
 from aoai_gateway.proxy.session_side import Preamble
 from aoai_gateway.proxy.unfolding import Unfolding
-from aoai_gateway.routing.liveness import Liveness
+from aoai_gateway.routing.responsiveness import Liveness
 from aoai_gateway.wire.content_coding import MOST_AT_ONCE, NotDecodedError, decode, readable
 from aoai_gateway.wire.failure_codes import NO_REASON, OUT_OF_CAPACITY, status_of
 from aoai_gateway.wire.hints import describe

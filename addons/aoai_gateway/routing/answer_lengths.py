@@ -21,7 +21,7 @@ import math
 from dataclasses import dataclass, field
 
 from aoai_gateway.bounded import Bounded
-from aoai_gateway.routing.speed import Largest
+from aoai_gateway.routing.responsiveness import Largest
 
 MOST_CLIENTS = 10_000
 """Clients and deployments that are remembered; the pair that was unused for longest is forgotten."""

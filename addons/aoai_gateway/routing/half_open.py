@@ -14,8 +14,8 @@ the backend was last heard, and it stays silent for a moment, each class has one
 after any other failure, until something of any call comes from it. The first one of a class goes in any case:
 low classes, whose calls are many, would shut the highest one out. So a silent backend is sent that number of
 calls and one for each class at most, and then one for each lease and class. Which backend was heard,
-:mod:`~aoai_gateway.routing.liveness` knows; there two of these calls may also show that it is silent, and all
-of them are sent elsewhere then.
+:mod:`~aoai_gateway.routing.responsiveness` knows; there two of these calls may also show that it is silent,
+and all of them are sent elsewhere then.
 
 What the first call of one class shows, those of the others need not find out by being refused as well. So
 where several classes come back at the same time, the first call of one goes a moment before those of the
