@@ -16,7 +16,7 @@ from aoai_gateway.engine.replicated_scheduler import (
 from aoai_gateway.engine.settlement import Unfinished, UnfinishedWork
 from aoai_gateway.engine.shared import SharedState
 from aoai_gateway.routing.affinity import Affinity, Home, Untold
-from aoai_gateway.routing.patience import Patience
+from aoai_gateway.routing.client_habits import Patience
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

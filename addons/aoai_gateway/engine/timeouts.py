@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aoai_gateway.engine.call import Call
-    from aoai_gateway.routing.answer_lengths import AnswerLengths
     from aoai_gateway.routing.backends import Backend
+    from aoai_gateway.routing.client_habits import AnswerLengths
 
 COMPLETIONS_DEFAULT_OUTPUT = 16
 """``max_tokens`` of the older completions API where it is absent (OpenAI's API reference)."""
