@@ -25,8 +25,7 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.routing.breaker import Breaks
 from aoai_gateway.routing.capacity import Capacities
-from aoai_gateway.routing.client_shares import ClientShares
-from aoai_gateway.routing.demand import Demands
+from aoai_gateway.routing.demand import ClientShares, Demands
 from aoai_gateway.routing.order import Order, RoutingRequest, is_large, opens, order
 from aoai_gateway.routing.places import Ticket
 from aoai_gateway.routing.queue import WaitingQueue
