@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping
 
     from aoai_gateway.routing.backends import Backend, BackendKey, Pool
-    from aoai_gateway.routing.half_open import Scope
+    from aoai_gateway.routing.recovery import Scope
     from aoai_gateway.wire.hints import Headers, RateLimits
 
 

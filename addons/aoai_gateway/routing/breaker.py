@@ -8,7 +8,7 @@ confirms it (see :mod:`~aoai_gateway.routing.suspicion`); if that was the same c
 client alone.
 
 A failure breaks the backend for every priority class, each for its own time. Afterwards the backend
-is half open for each class (see :mod:`~aoai_gateway.routing.half_open`), until a probe of that class has
+is half open for each class (see :mod:`~aoai_gateway.routing.recovery`), until a probe of that class has
 succeeded.
 
 A break is as long as the backend asked for. Only breaks without a named time back off, twice as long with
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from aoai_gateway.config.priorities import BreakLengths
-from aoai_gateway.routing.half_open import Probes, Scope
+from aoai_gateway.routing.recovery import Probes, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping

@@ -1,7 +1,7 @@
-"""The half-open state: after a break, a few calls try whether the backend is well again, before all come
-back.
+"""Recovery: after a break or a refusal, a few calls show whether a backend takes calls again, and how many.
 
-Each priority class is half open of its own. A probe that succeeds ends it; one that fails makes the
+*Half open* (`Probes`): after a break, a few calls try whether the backend is well again, before all come
+back. Each priority class is half open of its own. A probe that succeeds ends it; one that fails makes the
 next break longer. A probe without a reported end is given up after its lease.
 
 A backend that only lacked capacity says no at once, while an answer may take it a minute. So a probe there
@@ -24,6 +24,12 @@ much it has.
 
 Of several processes, each counts the probes of all, and hears what any of them hears. No probe waits for such
 news: without it, the lease of the last one that was sent runs out, and the next goes.
+
+*Slow start* (`SlowStart`) is the same idea for a backend of unknown size; there all classes count together,
+and an answer does not end it. How full such a backend is may be known, but not how much one more call adds.
+When it is not full any more, all that waits would be sent at once, and most of it refused. So after a refusal
+one call may go; when it was answered, or not refused within a moment, two more, then four. It ends when the
+size is known, or so many calls went without a refusal that it hardly matters.
 """
 
 from __future__ import annotations
@@ -34,10 +40,14 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import NamedTuple
 
-from aoai_gateway.routing.slow_start import REFUSES_WITHIN
-
 type Scope = tuple[str, str | None]
 """Endpoint name and standin name; None as the standin stands for the whole endpoint."""
+
+REFUSES_WITHIN = 0.5
+"""Seconds within which a backend that has no room for a call refuses it."""
+
+WIDEST = 64
+"""Calls in one step of a slow start, after which there are no more steps."""
 
 REMEMBERED_SECONDS = 600.0
 """How long after its lease a probe's end still counts, if it is reported after all: a hang ends late."""
@@ -241,3 +251,45 @@ class Probes:
         half_open = self._half_open.get(scope, {}).get(cls)
         if half_open is not None:
             half_open.leases.pop(call_id, None)
+
+
+class SlowStart:
+    """The steps of one backend's slow start. Times are seconds on any monotonic clock."""
+
+    __slots__ = ("_left", "_refused_at", "_sent_at", "_width")
+
+    def __init__(self) -> None:
+        self._refused_at = -math.inf
+        self._width = 0
+        """Calls in the present step; 0: there are no steps."""
+        self._left = 0
+        """How many of them have not been sent."""
+        self._sent_at = -math.inf
+        """When the last one of them was sent."""
+
+    def refused(self, now: float) -> None:
+        """Begin anew, since a call was refused."""
+        self._refused_at, self._width, self._left = now, 1, 1
+
+    def sent(self, now: float) -> None:
+        """Note that a call is sent."""
+        if not self._width:
+            return
+        if not self._left and now >= self._sent_at + REFUSES_WITHIN:
+            self._widen()
+        self._left = max(0, self._left - 1)
+        self._sent_at = now
+
+    def answered(self, sent: float) -> None:
+        """Note that a call which was sent at a time was not refused."""
+        if self._width and not self._left and sent >= self._refused_at:
+            self._widen()
+
+    def wait(self, now: float) -> float:
+        """Seconds until one more call may be sent, if none is answered before; 0: now."""
+        if not self._width or self._left:
+            return 0.0
+        return max(0.0, self._sent_at + REFUSES_WITHIN - now)
+
+    def _widen(self) -> None:
+        self._width = self._left = 2 * self._width if self._width < WIDEST else 0
