@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine import effects, money
+from aoai_gateway.engine.answer_times import DEFAULT_PATIENCE, client_timeout
 from aoai_gateway.engine.call import Call, Notice, Outcome, PolicyAction
 from aoai_gateway.engine.end_users import EndUsers, user_of
 from aoai_gateway.engine.estimates import completion_tokens, costs
@@ -205,7 +206,7 @@ class Admission:
                     terms = changed
                     continue
             if exceeded.action == "wait":
-                last = begun + min(exceeded.seconds, 0.5 * call.patience())
+                last = begun + min(exceeded.seconds, 0.5 * (client_timeout(call) or DEFAULT_PATIENCE))
                 if now < last and now + decision.soonest <= last:
                     pause = min(decision.retry_after, ASK_AGAIN_SECONDS)
                     waited = yield effects.WaitUntil(min(now + pause, last))

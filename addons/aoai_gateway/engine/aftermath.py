@@ -21,10 +21,10 @@ import math
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine import effects, failures
+from aoai_gateway.engine.answer_times import client_timeout
 from aoai_gateway.engine.attempt import Attempt, FailureKind, Fault
 from aoai_gateway.engine.call import Call, Outcome
 from aoai_gateway.engine.routing_request import routing_request_of
-from aoai_gateway.engine.timeouts import completion_bound
 from aoai_gateway.routing.breaker import Break, FailedCall
 from aoai_gateway.routing.order import Cause, Order
 from aoai_gateway.routing.suspicion import Finding, Witness
@@ -90,7 +90,7 @@ class Aftermath:
             alike = self._alike.setdefault(like, [])
             alike.append((attempt, scope))
             # A call that creates state may have been taken, unless something proves that it was not.
-            if self._is_the_cause(alike) or failures.creates_state(call):
+            if self._is_the_cause(alike) or call.creates_state:
                 yield from self._answer_failure(attempt, like, failed.body)
                 return True
         return False
@@ -169,7 +169,7 @@ class Aftermath:
 
     def _is_impatience(self, attempt: Attempt, failed: effects.Failed) -> bool:
         """Whether time ran out that the client gave, rather than we."""
-        allowed = self._call.client_timeout()
+        allowed = client_timeout(self._call)
         by_client = allowed is not None and attempt.deadline >= allowed
         return failed.kind is FailureKind.TIMEOUT and not failed.silent and by_client
 
@@ -322,7 +322,7 @@ class Aftermath:
 
     def _what_helps(self) -> str:
         """Return how a call gets below the limits: by that of its two parts which makes it large."""
-        answer = completion_bound(self._call) or 0
+        answer = self._call.completion_bound() or 0
         if 2 * answer < self._call.estimate:
             return "Send a shorter prompt."
         return "Lower max_tokens, or the number of answers."

@@ -19,23 +19,24 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.engine import effects
 from aoai_gateway.engine.aftermath import Aftermath
+from aoai_gateway.engine.answer_times import (
+    expected_begin,
+    is_foretold,
+    learn_answer,
+    learn_cut_off,
+    patience,
+    slowest_begin,
+    speed_of,
+    timeouts_of,
+)
 from aoai_gateway.engine.attempt import Attempt, FailureKind, Fault
 from aoai_gateway.engine.call import Outcome
 from aoai_gateway.engine.failures import (
     NOT_TAKEN,
-    creates_state,
     is_failure,
     is_replayed,
     was_not_taken,
 )
-from aoai_gateway.engine.lessons import (
-    expected_begin,
-    learn_answer,
-    learn_cut_off,
-    slowest_begin,
-    speed_of,
-)
-from aoai_gateway.engine.timeouts import is_foretold, patience, timeouts_of
 from aoai_gateway.wire.hints import describe
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ class Attempts(Aftermath):
         liveness.sent(call.id, self._now, within)
         if call.streaming and self._lacks_usage(backend):
             call.usage_unknown |= {backend.key}
-        result = yield effects.Send(attempt, timeouts, fresh=creates_state(call))
+        result = yield effects.Send(attempt, timeouts, fresh=call.creates_state)
         if isinstance(result, effects.Failed) and result.kind is FailureKind.DROPPED and result.reused:
             attempt.resent = True
             liveness.sent(call.id, result.now, within)
@@ -223,7 +224,7 @@ class Attempts(Aftermath):
             attempt.resent = True
             call.usage_unknown |= {backend.key}
             liveness.sent(call.id, result.now, within)
-            result = yield effects.Send(attempt, timeouts, fresh=creates_state(call))
+            result = yield effects.Send(attempt, timeouts, fresh=call.creates_state)
             if isinstance(result, effects.Answered) and result.status < 400:
                 self._shared.without_usage.put(self._version(backend), result.now + WITHOUT_USAGE_SECONDS)
         if (
@@ -235,7 +236,7 @@ class Attempts(Aftermath):
             result = yield from self._renew(attempt, refused)
             if isinstance(result, effects.Renewed):
                 liveness.sent(call.id, result.now, within)
-                result = yield effects.Send(attempt, timeouts, fresh=creates_state(call))
+                result = yield effects.Send(attempt, timeouts, fresh=call.creates_state)
         if self._gone(result):
             return True
         self._now = result.now

@@ -35,7 +35,6 @@ from aoai_gateway.engine.fallback import fall_back, find_ways_out
 from aoai_gateway.engine.routing_request import pool_of
 from aoai_gateway.engine.settlement import Settlement
 from aoai_gateway.engine.shared import SharedState
-from aoai_gateway.engine.timeouts import completion_bound
 from aoai_gateway.quota.access import check_passed_on
 from aoai_gateway.quota.priority import HEADER, class_of
 from aoai_gateway.wire.bodies import coding_of, is_read_elsewhere, parse_body
@@ -178,7 +177,7 @@ class Engine:
         pool = pool_of(call, plan)
         # Azure estimates from the characters of the prompt. No text has as few tokens as one for eight
         # bytes, and a low estimate is wanted here.
-        bound = (completion_bound(call) or 0) if call.target.operation.reserves else 0
+        bound = (call.completion_bound() or 0) if call.target.operation.reserves else 0
         call.estimate = body.text_size // 8 + bound
         return pool
 

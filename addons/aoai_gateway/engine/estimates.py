@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.bounded import Recent
 from aoai_gateway.engine import media
-from aoai_gateway.engine.timeouts import LARGEST_BOUND, answers, completion_bound
+from aoai_gateway.engine.call import LARGEST_BOUND
 from aoai_gateway.tokens import Correction
 from aoai_gateway.tokens.longest import most_output_tokens
 from aoai_gateway.wire.operation import Cost
@@ -65,9 +65,9 @@ class Estimates:
         """Return the tokens that a call can take."""
         if call.target.operation not in (CHAT_COMPLETIONS, RESPONSES):
             return self.least(call)
-        bound = completion_bound(call)
+        bound = call.completion_bound()
         if bound is None:
-            bound = min(most_output_tokens(self.model(call)) * answers(call), LARGEST_BOUND)
+            bound = min(most_output_tokens(self.model(call)) * call.answers(), LARGEST_BOUND)
         return self.prompt_tokens(call) + bound
 
 
@@ -76,8 +76,8 @@ def completion_tokens(call: Call) -> int:
     if media.makes_images(call):
         assert call.body is not None
         return media.image_tokens(call.body)
-    bound = completion_bound(call)
-    return min(DEFAULT_COMPLETION * answers(call), LARGEST_BOUND) if bound is None else bound
+    bound = call.completion_bound()
+    return min(DEFAULT_COMPLETION * call.answers(), LARGEST_BOUND) if bound is None else bound
 
 
 def costs(call: Call) -> bool:

@@ -26,7 +26,6 @@ from aoai_gateway.wire import refusals
 from aoai_gateway.wire.errors import api_version_refused
 from aoai_gateway.wire.failure_codes import OUT_OF_CAPACITY
 from aoai_gateway.wire.hints import error_code
-from aoai_gateway.wire.operation import State
 from aoai_gateway.wire.operations import UNKNOWN_NAME
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def is_replayed(call: Call, status: int) -> bool:
         return not call.brings_own_token
     if status not in RETRYABLE:
         return False
-    return status in OUT_OF_CAPACITY or not creates_state(call)
+    return status in OUT_OF_CAPACITY or not call.creates_state
 
 
 def fault_of(call: Call, backend: Backend, status: int, body: bytes | None) -> Fault | None:
@@ -143,20 +142,6 @@ def falls_back(
 
 NAME_DEPLOYMENTS = ("x-ms-spillover-deployment", "x-ms-oai-image-generation-deployment")
 """Headers with which a client names further deployments."""
-
-
-def creates_state(call: Call) -> bool:
-    """Whether a call leaves something behind at the backend that serves it, beyond a stored answer."""
-    assert call.body is not None
-    return call.target.operation.creates or call.body.background
-
-
-def keeps_state(call: Call) -> bool:
-    """Whether a call's answer names what only the resource has that gave it."""
-    assert call.body is not None
-    state = call.target.operation.state
-    # Any other chat completion has an id too, but nothing refers to it; it would only push others out.
-    return state is State.ALWAYS or (state is State.IF_STORED and call.body.store is True)
 
 
 def cause_in_call(failed: Failed) -> str:

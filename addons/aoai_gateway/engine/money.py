@@ -76,7 +76,9 @@ def spent(call: Call, prompt_tokens: int, answer_tokens: int) -> int:
 
 def cost(call: Call, price: Price, prompt_tokens: int, answer_tokens: int) -> float:
     """Return what a served call has cost; ``prompt_tokens`` and ``answer_tokens`` count without usage."""
-    got, tier, usage = media.given(call), call.priced_tier, call.usage
+    got, usage = media.given(call), call.usage
+    # Until the answer tells which tier has served it, the one that was asked for counts.
+    tier = call.requested_tier if call.service_tier in (None, "auto") else call.service_tier
     units = 0.0
     if got is not media.NONE:
         units = price.cost(0, 0, images=got.images, seconds=got.seconds, characters=got.characters, tier=tier)

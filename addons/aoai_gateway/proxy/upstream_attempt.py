@@ -26,7 +26,7 @@ from mitmproxy.proxy.layers.http import (
 
 from aoai_gateway.engine.attempt import FailureKind
 from aoai_gateway.engine.effects import ClientGone, Drained, Ended, Failed, Result, Send
-from aoai_gateway.engine.failures import keeps_state
+from aoai_gateway.engine.routing_request import keeps_state
 from aoai_gateway.proxy.masks import is_coded, mask_decoded, mask_head, masked
 from aoai_gateway.proxy.messages import Connect, WholeRequest
 from aoai_gateway.proxy.request import build_request, without_secrets
