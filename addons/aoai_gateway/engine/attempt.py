@@ -120,6 +120,12 @@ class Attempt:
         """Whether it failed, and not only refused what another deployment may serve."""
         return self.failure is not None and self.refusal is None
 
+    def note_answered(self, status: int, headers: Headers, now: float) -> None:
+        """Note that a response began."""
+        self.unseen = False
+        self.answered, self.status = now, status
+        self.note_head(headers)
+
     def note_head(self, headers: Headers) -> None:
         """Keep what an answer's head says by which the request is found at Azure."""
         if not headers:
