@@ -11,7 +11,9 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from aoai_gateway.engine.plan import Plans
+from aoai_gateway.bounded import Bounded
+from aoai_gateway.engine.plan import make_plan
+from aoai_gateway.quota.effective_policy import LONGEST_KEPT, MOST_KEPT
 from aoai_gateway.wire.operation import Cost
 from aoai_gateway.wire.operations import COMPLETIONS
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.attempt import Attempt
     from aoai_gateway.engine.effects import Ended
     from aoai_gateway.engine.plan import Plan
+    from aoai_gateway.quota.effective_policy import PolicyAction
     from aoai_gateway.quota.quotas import Decision, Reservation
     from aoai_gateway.routing.backends import Backend, BackendKey, RoutingTable
     from aoai_gateway.routing.breaker import Scope
@@ -45,31 +48,20 @@ class Setup:
 
     config: Config
     table: RoutingTable
-    plans: Plans = field(init=False, repr=False, compare=False)
+    # Where every deployment is known, and in how they spell one, clients make up the names.
+    _plans: Bounded[tuple[str, str], Plan] = field(
+        default_factory=lambda: Bounded(MOST_KEPT), init=False, repr=False, compare=False
+    )
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "plans", Plans(self.config, self.table))
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyAction:
-    """What the client's policy did to a call, or would have done in a dry run.
-
-    ``action``: ``clamp`` (a member of the body was set), ``degrade`` (served in a lesser way), ``quota`` (a
-    quota refused it) or ``reject`` (another rule did). ``what``: the member, ``deployment``, ``priority``,
-    the kind of the quota's limit, or the error's code. Of a quota, ``asked`` is what was to be booked,
-    ``given`` what was left, ``limit`` its size, ``deployment`` the one it is for (None: all), ``seconds`` the
-    time until it would fit.
-    """
-
-    action: str
-    what: str
-    asked: str | float | None = None
-    given: str | float | None = None
-    dry_run: bool = False
-    limit: float | None = None
-    deployment: str | None = None
-    seconds: float | None = None
+    def plan(self, client: Client, deployment: str) -> Plan:
+        """Return the plan of a client's calls for a deployment, as they spell it."""
+        key = (client.name, deployment)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = make_plan(self.config, self.table, client, self.config.spelled(deployment))
+            if len(deployment) <= LONGEST_KEPT:
+                self._plans.put(key, plan)
+        return plan
 
 
 class FellBack(NamedTuple):

@@ -165,7 +165,7 @@ class Engine:
         named = body.deployment(call.target)
         if call.granted is not None:
             named = call.granted.deployment or named
-        plan = call.setup.plans.of(call.client, named)
+        plan = call.setup.plan(call.client, named)
         call.assign(plan)
         if call.client.deployments_allowed is not None:
             check_lines_are_read(body)

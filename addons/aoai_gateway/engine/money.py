@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine import media
-from aoai_gateway.engine.call import PolicyAction
+from aoai_gateway.quota.effective_policy import PolicyAction
 from aoai_gateway.quota.quotas import UNIT
 from aoai_gateway.wire import errors
 

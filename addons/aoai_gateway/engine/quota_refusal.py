@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine import money
-from aoai_gateway.engine.call import PolicyAction
 from aoai_gateway.engine.end_users import ACCOUNT
+from aoai_gateway.quota.effective_policy import PolicyAction
 from aoai_gateway.quota.quotas import Limit
 from aoai_gateway.wire import errors
 
