@@ -142,8 +142,9 @@ class Scheduler:
         request.capacity = self.capacities.of(backend, request.deployment)
         request.capacity.begin(request.call_id, request.tokens, now)
         request.backend, request.given = backend, now
-        if request.limited:
-            self.client_shares.given(request.cls.name, request.client, request.weight, request.tokens, now)
+        if not request.limited:
+            return  # nothing waits, so nothing is to be shared out
+        self.client_shares.given(request.cls.name, request.client, request.weight, request.tokens, now)
         if request.call_id not in self._in_flight:
             queue = self._in_flight[request.call_id] = self._queue(request)
             queue.tickets.began(request.client)

@@ -113,12 +113,8 @@ class Probes:
         self._seconds = seconds
         self.heard: Callable[[Scope], float] = _unheard
         """When bytes of any kind last came from a backend or endpoint."""
-        self._half_open: dict[Scope, dict[str, _HalfOpen]] = {}
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no backend is half open."""
-        return not self._half_open
+        self.half_open: dict[Scope, dict[str, _HalfOpen]] = {}
+        """All that is half open, by class."""
 
     def begin(self, scope: Scope, cls: str, call_id: str, now: float, *, lacks_room: bool = False) -> int:
         """Put a scope half open for a class, since a call failed. Returns how many probes failed in a row.
@@ -126,7 +122,7 @@ class Probes:
         Only a failed probe counts: calls that were under way when the first one failed show nothing new. Nor
         do other probes of the same time. ``lacks_room``: the backend refused the call for want of capacity.
         """
-        classes = self._half_open.setdefault(scope, {})
+        classes = self.half_open.setdefault(scope, {})
         earlier = classes.get(cls)
         if earlier is None:
             classes[cls] = _HalfOpen(call_id, 0, None, now, lacks_room)
@@ -143,11 +139,11 @@ class Probes:
 
     def ensure(self, scope: Scope, cls: str) -> None:
         """Put a scope that lacked capacity half open for a class if it is not; no failure is counted."""
-        self._half_open.setdefault(scope, {}).setdefault(cls, _HalfOpen("", 0, None, lacks_room=True))
+        self.half_open.setdefault(scope, {}).setdefault(cls, _HalfOpen("", 0, None, lacks_room=True))
 
     def undo(self, scope: Scope, call_id: str) -> None:
         """Take back what a call's failure did, if it was the last one to fail."""
-        classes = self._half_open.get(scope, {})
+        classes = self.half_open.get(scope, {})
         for cls, half_open in list(classes.items()):
             half_open.leases.pop(call_id, None)
             if half_open.opened_by != call_id:
@@ -157,30 +153,26 @@ class Probes:
             else:
                 half_open.failures = half_open.before
         if not classes:
-            self._half_open.pop(scope, None)
+            self.half_open.pop(scope, None)
 
     def end(self, scope: Scope, cls: str | None = None) -> None:
         """End the half-open state of a class, or of all."""
-        classes = self._half_open.get(scope, {})
+        classes = self.half_open.get(scope, {})
         if cls is not None:
             classes.pop(cls, None)
         if cls is None or not classes:
-            self._half_open.pop(scope, None)
-
-    def scopes(self) -> tuple[Scope, ...]:
-        """Return all that is half open for some class."""
-        return tuple(self._half_open)
+            self.half_open.pop(scope, None)
 
     def on(self, scope: Scope, cls: str) -> bool:
         """Whether a scope is half open for a class."""
-        return cls in self._half_open.get(scope, {})
+        return cls in self.half_open.get(scope, {})
 
     def is_unknown(self, scope: Scope, cls: str, now: float, told_at: float = -math.inf) -> bool:
         """Whether a scope is half open for a class, and nothing shows yet that it lets calls in again.
 
         ``told_at``: when the last call was sent whose answer has told how much room there is.
         """
-        half_open = self._half_open.get(scope, {}).get(cls)
+        half_open = self.half_open.get(scope, {}).get(cls)
         if half_open is None or half_open.let_in(now):
             return False
         # Neither time is known where a break was ended early: its one try is to be made.
@@ -188,7 +180,7 @@ class Probes:
 
     def wait(self, scope: Scope, cls: str, call_id: str | None, now: float) -> float:
         """Seconds until the call may go there, if no probe ends before its lease does; 0: now."""
-        half_open = self._half_open.get(scope, {}).get(cls)
+        half_open = self.half_open.get(scope, {}).get(cls)
         if half_open is None or (call_id in half_open.leases and half_open.leases[call_id].until > now):
             return 0.0
         running = half_open.running(now)
@@ -203,7 +195,7 @@ class Probes:
             return 0.0
         firsts = (
             lease.since
-            for each in takewhile(lambda each: each is not half_open, self._half_open[scope].values())
+            for each in takewhile(lambda each: each is not half_open, self.half_open[scope].values())
             if not each.let_in(now)
             for lease in each.leases.values()
             if lease.until > now
@@ -216,7 +208,7 @@ class Probes:
         If it stays silent: nothing asks again when it is heard. A busy one is heard all the time, and the
         last call that is believed may just have been sent. So that one's moment is waited for first.
         """
-        sent = [since for each in self._half_open[scope].values() for since in each.believed()]
+        sent = [since for each in self.half_open[scope].values() for since in each.believed()]
         if len(sent) < MOST_UNHEARD:
             return 0.0
         heard = self.heard(scope)
@@ -229,26 +221,26 @@ class Probes:
 
     def lease(self, scope: Scope, cls: str, call_id: str, now: float) -> None:
         """Make the call a probe, if the scope is half open for its class."""
-        half_open = self._half_open.get(scope, {}).get(cls)
+        half_open = self.half_open.get(scope, {}).get(cls)
         if half_open is not None:
             seconds = REFUSES_WITHIN if half_open.lacks_room else self._seconds
             half_open.leases[call_id] = _Lease(now, now + seconds)
 
     def holds(self, scope: Scope, cls: str, call_id: str) -> bool:
         """Whether the call is a probe there."""
-        half_open = self._half_open.get(scope, {}).get(cls)
+        half_open = self.half_open.get(scope, {}).get(cls)
         return half_open is not None and call_id in half_open.leases
 
     def release_all(self, endpoint: str, call_id: str) -> None:
         """Let the next probes go at an endpoint and all of its standins."""
-        for scope, classes in self._half_open.items():
+        for scope, classes in self.half_open.items():
             if scope[0] == endpoint:
                 for half_open in classes.values():
                     half_open.leases.pop(call_id, None)
 
     def release(self, scope: Scope, cls: str, call_id: str) -> None:
         """Let the next probe go: this one ended without telling anything."""
-        half_open = self._half_open.get(scope, {}).get(cls)
+        half_open = self.half_open.get(scope, {}).get(cls)
         if half_open is not None:
             half_open.leases.pop(call_id, None)
 
