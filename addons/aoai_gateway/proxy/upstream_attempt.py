@@ -25,7 +25,7 @@ from mitmproxy.proxy.layers.http import (
 )
 
 from aoai_gateway.engine.attempt import FailureKind
-from aoai_gateway.engine.effects import ClientGone, Drained, Ended, Failed, Result, Send
+from aoai_gateway.engine.effects import ClientGone, Drained, Failed, Result, Send
 from aoai_gateway.engine.routing_request import keeps_state
 from aoai_gateway.proxy.masks import is_coded, mask_decoded, mask_head, masked
 from aoai_gateway.proxy.messages import Connect, WholeRequest
@@ -33,7 +33,7 @@ from aoai_gateway.proxy.request import build_request, without_secrets
 from aoai_gateway.proxy.session_side import TURN_SECONDS, pieces
 from aoai_gateway.proxy.shown_names import SessionNames, shown_names
 from aoai_gateway.proxy.upstream import was_opened_ahead
-from aoai_gateway.proxy.upstream_response import UpstreamResponse
+from aoai_gateway.proxy.upstream_response import UpstreamResponse, ended_of
 from aoai_gateway.runtime.stream_hooks import AttemptFailed
 from aoai_gateway.wire.content_coding import MOST_AT_ONCE, MOST_READ, NotDecodedError, decode
 from aoai_gateway.wire.delivered import Delivered
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.layers.http import HttpEvent
 
     from aoai_gateway.config.models import Endpoint
-    from aoai_gateway.engine.effects import Announce
+    from aoai_gateway.engine.effects import Announce, Ended
     from aoai_gateway.proxy.stream_context import StreamContext
 
 
@@ -308,7 +308,7 @@ class UpstreamAttempt:
         minted = self._conceal_minted(response, decoded) if operation.mints else None
         if facts.usage is None and response.status_code == 200:
             delivered = Delivered.of_answer(operation.name, decoded)
-        ended = Ended.of_answer(self._here.now(), facts, made=made, delivered=delivered)
+        ended = ended_of(self._here.now(), facts, made=made, delivered=delivered)
         return ended if minted is None else replace(ended, minted=minted)
 
     def failed_answer(self) -> http.Response:
