@@ -35,8 +35,7 @@ from aoai_gateway.engine.fallback import fall_back, find_ways_out
 from aoai_gateway.engine.routing_request import pool_of
 from aoai_gateway.engine.settlement import Settlement
 from aoai_gateway.engine.shared import SharedState
-from aoai_gateway.quota.access import check_passed_on
-from aoai_gateway.quota.priority import HEADER, class_of
+from aoai_gateway.quota.access import PRIORITY_HEADER, check_passed_on, class_of
 from aoai_gateway.wire.bodies import coding_of, is_read_elsewhere, parse_body
 from aoai_gateway.wire.errors import GatewayError
 
@@ -184,7 +183,7 @@ class Engine:
     @staticmethod
     def _class(call: Call) -> PriorityClass:
         plan = call.plan
-        asked = call.headers.get(HEADER) if plan.has_classes else None
+        asked = call.headers.get(PRIORITY_HEADER) if plan.has_classes else None
         if asked is None and call.priority is None:
             return plan.cls
         config = call.setup.config
