@@ -21,7 +21,7 @@ from aoai_gateway.engine.effects import Answered, AttemptTimeouts, Drained, Fail
 from aoai_gateway.proxy import upstream_response as module
 from aoai_gateway.proxy.upstream_response import UpstreamResponse
 from aoai_gateway.routing.backends import RoutingTable
-from aoai_gateway.routing.liveness import SHORTEST, Liveness
+from aoai_gateway.routing.responsiveness import SHORTEST, Liveness
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.targets import parse_target
 from tests.engine_driver import ANYBODY, CHAT, RESPONSES, config

@@ -16,8 +16,7 @@ from aoai_gateway.config.priorities import BreakLengths, PriorityClass
 from aoai_gateway.routing.backends import Backend, BackendKey, RoutingTable
 from aoai_gateway.routing.breaker import Break, Breaks, FailedCall
 from aoai_gateway.routing.capacity import Capacities
-from aoai_gateway.routing.client_shares import ClientShares
-from aoai_gateway.routing.demand import Demands
+from aoai_gateway.routing.demand import ClientShares, Demands
 from aoai_gateway.routing.order import Cause, Order, RoutingRequest, draw_lots, draw_takers, opens, order
 from aoai_gateway.wire.hints import RateLimits
 from tests.engine_driver import DEPLOYMENT, config

@@ -22,12 +22,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine import effects, money
-from aoai_gateway.engine.call import Call, Notice, Outcome, PolicyAction
+from aoai_gateway.engine.answer_times import DEFAULT_PATIENCE, client_timeout
+from aoai_gateway.engine.call import Call, Notice, Outcome
 from aoai_gateway.engine.end_users import EndUsers, user_of
 from aoai_gateway.engine.estimates import completion_tokens, costs
 from aoai_gateway.engine.quota_refusal import excess, limit_of, note_refused, refusal, refused_by
 from aoai_gateway.engine.routing_request import has_backends
-from aoai_gateway.quota.effective_policy import REJECT, EffectivePolicy, effective_policy
+from aoai_gateway.quota.effective_policy import REJECT, EffectivePolicy, PolicyAction, effective_policy
 from aoai_gateway.quota.quotas import Decision, Reservation
 from aoai_gateway.quota.request_limits import NO_LIMITS, apply, bound_of_response
 from aoai_gateway.wire import errors
@@ -205,7 +206,7 @@ class Admission:
                     terms = changed
                     continue
             if exceeded.action == "wait":
-                last = begun + min(exceeded.seconds, 0.5 * call.patience())
+                last = begun + min(exceeded.seconds, 0.5 * (client_timeout(call) or DEFAULT_PATIENCE))
                 if now < last and now + decision.soonest <= last:
                     pause = min(decision.retry_after, ASK_AGAIN_SECONDS)
                     waited = yield effects.WaitUntil(min(now + pause, last))
@@ -222,7 +223,7 @@ class Admission:
         if exceeded.deployment is not None and "deployment" not in tried:
             tried.add("deployment")
             other = exceeded.deployment
-            plan = call.setup.plans.of(call.client, other)
+            plan = call.setup.plan(call.client, other)
             usable = plan.is_known and plan.terms.may_use and has_backends(call, plan)
             if other != call.deployment and usable:
                 call.asked = call.asked or call.deployment

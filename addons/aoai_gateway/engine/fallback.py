@@ -49,7 +49,7 @@ def find_ways_out(call: Call) -> None:
 
 def _bar(call: Call, other: str) -> str:
     """Say why a call may not go on to a deployment; "": it may."""
-    plan = call.setup.plans.of(call.client, other)
+    plan = call.setup.plan(call.client, other)
     terms = plan.terms
     if any(step.start == other for step in call.fell_back):
         return "left_before"
@@ -96,7 +96,7 @@ def fall_back(
     None: it is not admitted there, and everything is as before; or it has ended, which its outcome tells.
     """
     first, other = call.deployment, call.fallbacks[refusal]
-    plan = call.setup.plans.of(call.client, other)
+    plan = call.setup.plan(call.client, other)
     pool = _pool(call, plan)
     if not pool:
         call.stay(refusal, other, NO_BACKEND)

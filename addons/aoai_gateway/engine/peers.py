@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.replicated_state import ReplicatedState
     from aoai_gateway.routing.backends import Backend
     from aoai_gateway.routing.breaker import Scope
-    from aoai_gateway.routing.liveness import Liveness
+    from aoai_gateway.routing.responsiveness import Liveness
 
 LIVE_SECONDS = 1.0
 """A record that is younger happened now; windows need not be kept to the millisecond."""

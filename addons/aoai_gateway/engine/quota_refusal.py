@@ -5,24 +5,25 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from aoai_gateway.engine import money
-from aoai_gateway.engine.call import PolicyAction
 from aoai_gateway.engine.end_users import ACCOUNT
-from aoai_gateway.quota.quotas import Limit
+from aoai_gateway.quota.effective_policy import PolicyAction
+from aoai_gateway.quota.quotas import UNIT, Limit
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from aoai_gateway.engine.call import Call
     from aoai_gateway.quota.quotas import Decision, Reservation, Standing
+
+
+CODE = "budget_exceeded"
+"""That of a refusal by a budget in money."""
 
 
 def refusal(call: Call, reservation: Reservation, decision: Decision) -> errors.GatewayError:
     """Make the answer to a call that a quota does not let in."""
     standing = decision.refused_by
     if standing is not None and standing.in_money:
-        return money.refusal(decision)
+        return _budget_refusal(standing, decision.retry_after)
     text = f"Your quota of {limit_of(decision)} is used up."
     if standing is not None and standing.kind.counts_tokens and standing.remaining:
         text = (
@@ -34,18 +35,27 @@ def refusal(call: Call, reservation: Reservation, decision: Decision) -> errors.
     return errors.rate_limited(text, decision.retry_after)
 
 
+def _budget_refusal(standing: Standing, retry_after: float) -> errors.GatewayError:
+    """Make the answer to a call that a budget in money does not cover."""
+    period = standing.kind.calendar
+    left = standing.remaining / UNIT
+    text = f"Your budget of {standing.limit / UNIT:,.2f} per {period} is used up."
+    if left:
+        text = (
+            f"Your budget of {standing.limit / UNIT:,.2f} per {period} has {left:,.4f} left, and the call "
+            "may cost more. Lower its max_tokens, or wait."
+        )
+    return errors.rate_limited(text, retry_after, code=CODE)
+
+
 def note_refused(call: Call, refused: PolicyAction | None) -> None:
     """Note a quota's refusal. A call that waits asks again and again: of the same quota the newest counts."""
     if refused is None:
         return
-    if refused.what == getattr(_last(call.policy), "what", None):
+    last = call.policy[-1] if call.policy else None
+    if last is not None and last.action == "quota" and last.what == refused.what:
         call.policy = call.policy[:-1]
     call.policy += (refused,)
-
-
-def _last(actions: Sequence[PolicyAction]) -> PolicyAction | None:
-    """Return the last action, if it is a quota's."""
-    return actions[-1] if actions and actions[-1].action == "quota" else None
 
 
 def refused_by(reservation: Reservation, decision: Decision, *, dry_run: bool) -> PolicyAction | None:
@@ -53,8 +63,12 @@ def refused_by(reservation: Reservation, decision: Decision, *, dry_run: bool) -
     standing = decision.refused_by
     if standing is None:
         return None
+    seconds = decision.retry_after if math.isfinite(decision.retry_after) else None
     if standing.in_money:
-        return money.refused_by(decision, reservation.cost or 0, dry_run=dry_run)
+        # In the currency of ``prices``.
+        kind = standing.kind.value.replace("tokens", "cost")
+        most, left, limit = (reservation.cost or 0) / UNIT, standing.remaining / UNIT, standing.limit / UNIT
+        return PolicyAction("quota", kind, most, left, dry_run, limit=limit, seconds=seconds)
     asked = reservation.tokens if standing.kind.counts_tokens else reservation.requests
     return PolicyAction(
         "quota",
@@ -64,7 +78,7 @@ def refused_by(reservation: Reservation, decision: Decision, *, dry_run: bool) -
         dry_run,
         limit=standing.limit,
         deployment=standing.deployment,
-        seconds=decision.retry_after if math.isfinite(decision.retry_after) else None,
+        seconds=seconds,
     )
 
 
@@ -76,7 +90,7 @@ def limit_of(decision: Decision) -> str:
 
 def excess(standing: Standing) -> str:
     """Say in a dry run what a call was over."""
-    return money.CODE if standing.in_money else f"over {_named(standing)}"
+    return CODE if standing.in_money else f"over {_named(standing)}"
 
 
 def _named(standing: Standing) -> str:

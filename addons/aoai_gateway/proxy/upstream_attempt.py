@@ -26,8 +26,8 @@ from mitmproxy.proxy.layers.http import (
 )
 
 from aoai_gateway.engine.attempt import FailureKind
-from aoai_gateway.engine.effects import ClientGone, Drained, Ended, Failed, Result, Send
-from aoai_gateway.engine.failures import keeps_state
+from aoai_gateway.engine.effects import ClientGone, Drained, Failed, Result, Send
+from aoai_gateway.engine.routing_request import keeps_state
 from aoai_gateway.proxy.answers import (
     conceal_minted,
     is_coded,
@@ -43,7 +43,7 @@ from aoai_gateway.proxy.session_opening import TURN_SECONDS, pieces
 from aoai_gateway.proxy.stream_events import Connect, WholeRequest
 from aoai_gateway.proxy.uploads import send_blocks
 from aoai_gateway.proxy.upstream import was_opened_ahead
-from aoai_gateway.proxy.upstream_response import UpstreamResponse
+from aoai_gateway.proxy.upstream_response import UpstreamResponse, ended_of
 from aoai_gateway.runtime.stream_hooks import AttemptFailed
 from aoai_gateway.wire.authority import authority
 from aoai_gateway.wire.content_coding import MOST_AT_ONCE
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.config.models import Endpoint
     from aoai_gateway.engine.call import Call
-    from aoai_gateway.engine.effects import Announce
+    from aoai_gateway.engine.effects import Announce, Ended
     from aoai_gateway.proxy.stream_context import StreamContext
     from aoai_gateway.routing.backends import Backend
 
@@ -297,7 +297,7 @@ class UpstreamAttempt:
         minted = conceal_minted(self._here, response, decoded) if operation.mints else None
         if facts.usage is None and response.status_code == 200:
             delivered = Delivered.of_answer(operation.name, decoded)
-        ended = Ended.of_answer(self._here.now(), facts, made=made, delivered=delivered)
+        ended = ended_of(self._here.now(), facts, made=made, delivered=delivered)
         return ended if minted is None else replace(ended, minted=minted)
 
     def failed_answer(self) -> http.Response:

@@ -13,7 +13,7 @@ became of the attempt, in the engine's words:
 
 It keeps its own deadline (``due``) but has no timer; its owner tells it when the time has come. Before the
 last deadline it asks whether the backend still gives any sign of life
-(:mod:`~aoai_gateway.routing.liveness`).
+(:mod:`~aoai_gateway.routing.responsiveness`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from aoai_gateway.proxy.heads import NO_HEAD, HeaderIndex
 from aoai_gateway.proxy.session_opening import Preamble
 from aoai_gateway.proxy.stream_events import DEADLINE_SLACK
 from aoai_gateway.proxy.unfolding import Unfolding
-from aoai_gateway.routing.liveness import Liveness
+from aoai_gateway.routing.responsiveness import Liveness
 from aoai_gateway.wire.content_coding import MOST_AT_ONCE, NotDecodedError, decode, readable
 from aoai_gateway.wire.failure_codes import NO_REASON, OUT_OF_CAPACITY, status_of
 from aoai_gateway.wire.hints import describe
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.attempt import Attempt, Fault
     from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.effects import AttemptTimeouts, Result
+    from aoai_gateway.wire.delivered import Delivered
     from aoai_gateway.wire.errors import GatewayError
     from aoai_gateway.wire.model_names import ModelNames
     from aoai_gateway.wire.refusals import Refusal
@@ -433,22 +434,15 @@ class UpstreamResponse:
             return self._no_object(now) if is_part else self._answered(now)
         if answers.expects_object(self._call, status) and not answers.is_object(self.decoded):
             return self._no_object(now)
-        instead = version_refused(self._call, self._backend, status, self.decoded)
-        if instead is not None:
-            return self._answered(now, instead)
-        fault = fault_of(self._call, self._backend, status, self.decoded)
-        if fault is not None:
-            return self._kept(now, describe(status, self.decoded), fault=fault)
-        refusal = falls_back(self._call, status, self.decoded)
-        if refusal is not None:
-            return self._kept(now, describe(status, self.decoded), refusal=refusal)
+        if status >= 400 and (refused := self._read_refusal(now, status, self.decoded)) is not None:
+            return refused
         facts = self.facts = read_answer(self.decoded)
         error_object = facts.error or {}
         if status == 200:
             reasons = facts.finish_reasons
             refusal = falls_back(self._call, status, None, error=facts.error, finish_reasons=reasons)
             if refusal is not None:
-                reason, told = f"{refusal} in its answer", Ended.of_answer(now, facts)
+                reason, told = f"{refusal} in its answer", ended_of(now, facts)
                 return self._kept(now, reason, refusal=refusal, told=told)
         failed = facts.status == "failed" or bool(error_object and not facts.finish_reasons)
         if status == 200 and failed and self._may_fail_inside:
@@ -457,6 +451,17 @@ class UpstreamResponse:
                 names = (error_object.get("code"), error_object.get("type"))
                 return self._failed_inside(now, meant, names, "its answer")
         return self._answered(now)
+
+    def _read_refusal(self, now: float, status: int, body: bytes) -> Result | None:
+        """Return the meaning of a refusal, if it is more than an answer for the client."""
+        instead = version_refused(self._call, self._backend, status, body)
+        if instead is not None:
+            return self._answered(now, instead)
+        fault = fault_of(self._call, self._backend, status, body)
+        refusal = falls_back(self._call, status, body) if fault is None else None
+        if fault is None and refusal is None:
+            return None
+        return self._kept(now, describe(status, body), fault=fault, refusal=refusal)
 
     def _no_object(self, now: float) -> Failed:
         return Failed(now, FailureKind.PROTOCOL, "its answer is no JSON, or only a part of it")
@@ -507,6 +512,25 @@ class UpstreamResponse:
     def _answered(self, now: float, error: GatewayError | None = None) -> Answered:
         assert self.response is not None
         return Answered(now, self.response.status_code, self.head, error)
+
+
+def ended_of(
+    now: float, facts: AnswerFacts, *, made: tuple[str, ...] = (), delivered: Delivered | None = None
+) -> Ended:
+    """Return what a complete answer that is no stream has told."""
+    return Ended(
+        now,
+        complete=True,
+        usage=facts.usage,
+        model=facts.model,
+        response_id=facts.response_id,
+        made=made,
+        finish_reason=", ".join(facts.finish_reasons) or None,
+        service_tier=facts.service_tier,
+        delivered=delivered,
+        seconds=facts.seconds,
+        state=facts.status,
+    )
 
 
 def _named(status: int, *names: object) -> str:

@@ -78,6 +78,27 @@ class EffectivePolicy:
         return self.endpoints is None or name in self.endpoints
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyAction:
+    """What the client's policy did to a call, or would have done in a dry run.
+
+    ``action``: ``clamp`` (a member of the body was set), ``degrade`` (served in a lesser way), ``quota`` (a
+    quota refused it) or ``reject`` (another rule did). ``what``: the member, ``deployment``, ``priority``,
+    the kind of the quota's limit, or the error's code. Of a quota, ``asked`` is what was to be booked,
+    ``given`` what was left, ``limit`` its size, ``deployment`` the one it is for (None: all), ``seconds`` the
+    time until it would fit.
+    """
+
+    action: str
+    what: str
+    asked: str | float | None = None
+    given: str | float | None = None
+    dry_run: bool = False
+    limit: float | None = None
+    deployment: str | None = None
+    seconds: float | None = None
+
+
 def effective_policy(config: Config, client: Client, deployment: str) -> EffectivePolicy:
     """Return a client's policy at a deployment, also at one that it may not use.
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from aoai_gateway.engine.attempt import Attempt
-    from aoai_gateway.engine.call import Call, PolicyAction
+    from aoai_gateway.engine.call import Call
+    from aoai_gateway.quota.effective_policy import PolicyAction
     from aoai_gateway.routing.order import Skip
     from aoai_gateway.wire.errors import GatewayError
     from aoai_gateway.wire.hints import Headers

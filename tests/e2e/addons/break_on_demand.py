@@ -15,7 +15,7 @@ from types import FunctionType
 from typing import Any
 
 from aoai_gateway.app import addon
-from aoai_gateway.engine import aftermath, attempts, engine, plan, scheduler
+from aoai_gateway.engine import attempts, call, engine, scheduler
 from aoai_gateway.inspect import inspector, put_off
 from aoai_gateway.proxy import (
     delivery,
@@ -74,8 +74,8 @@ FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (upstream_attempt, "without_secrets"),
     (put_off, "annotate"),
     (engine, "parse_body"),
-    (plan.Plans, "of"),
-    (aftermath, "routing_request_of"),
+    (call, "make_plan"),
+    (attempts, "routing_request_of"),
     (scheduler, "order"),
     (inspector, "attempt_flow"),
 )

@@ -1,9 +1,9 @@
-"""How much of what they may write a client's answers do write, learned from those that came.
+"""The habits of clients, learned from their calls: how long their answers are, and how long they wait.
 
-Callers say as max_tokens what no answer may go beyond, and most answers end before it. A call that waits only
-for as long as the longest answer that it allows would still come in time is given up too early. So the
-longest answers of late count, by client and deployment. Of a client that has had hardly any, those of all
-clients count: else one with many calls could wait for longer than others.
+*Lengths of answers.* Callers say as max_tokens what no answer may go beyond, and most answers end before it.
+A call that waits only for as long as the longest answer that it allows would still come in time is given up
+too early. So the longest answers of late count, by client and deployment. Of a client that has had hardly
+any, those of all clients count: else one with many calls could wait for longer than others.
 
 Some callers' answers grow with their bound, others' are as long under any bound. So the part is that of
 answers whose bounds were about as large. Where those were hardly any, an answer is foretold to be as large a
@@ -13,24 +13,39 @@ An answer whose client left before its end teaches, too: it is longer than what 
 not learned, long answers would be sent for too late, be cut off each time, and never be seen. By how much it
 is longer is not known. A call that has waited is sent when as much time is left as the longest answer takes,
 so one that is cut off then has shown just the length that was known. It counts as twice as long as what came.
+
+*Patience.* Most clients do not say how long they wait. A call that waits in a queue for all of that time and
+is then sent gives its answer to a client that has left, for tokens that another call needed. So the observed
+patience of a client counts: the time below which most of its hang-ups did not come.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass, field
 
 from aoai_gateway.bounded import Bounded
-from aoai_gateway.routing.speed import Largest
+from aoai_gateway.routing.responsiveness import Largest
 
 MOST_CLIENTS = 10_000
-"""Clients and deployments that are remembered; the pair that was unused for longest is forgotten."""
+"""Clients, each with a deployment or a class; the pair that was unused for longest is forgotten."""
 
 _ALL = ""
 """The name that stands for all clients."""
 
 LONGER = 2
 """How many times as long as what had come an answer that was cut off is taken to be."""
+
+HANG_UPS = 50
+"""Hang-ups of a client that are remembered."""
+
+HANG_UPS_NEEDED = 3
+"""Fewer show nothing: a person may have pressed a button."""
+
+QUANTILE = 0.8
+"""The share of the remembered hang-ups that came at this time or earlier. A client with impatient and with
+patient callers is taken for patient: an early refusal costs its caller more than a place in the queue."""
 
 
 @dataclass(slots=True)
@@ -103,3 +118,30 @@ class AnswerLengths:
             longest = _Longest()
             self._longest.put((client, deployment), longest)
         return longest
+
+
+class Patience:
+    """The hang-ups of clients, streaming calls and others apart. Times in seconds from a call's begin."""
+
+    def __init__(self) -> None:
+        self._waits: Bounded[tuple[str, str, bool], deque[float]] = Bounded(MOST_CLIENTS)
+        """The waits by client, class, and whether it streams; with `_ALL` as the client, those of a
+        whole class."""
+
+    def hung_up(self, client: str, cls: str, streaming: bool, waited: float) -> None:
+        """Note that a client hung up before its answer was complete."""
+        for name in (client, _ALL):
+            waits = self._waits.get((name, cls, streaming)) or deque(maxlen=HANG_UPS)
+            waits.append(waited)
+            self._waits.put((name, cls, streaming), waits)
+
+    def of(self, client: str, cls: str, streaming: bool) -> float | None:
+        """Return the seconds for which the client waits for an answer; None: not known.
+
+        For a client that has hardly ever hung up, the observations of its class count.
+        """
+        for name in (client, _ALL):
+            waits = self._waits.get((name, cls, streaming)) or ()
+            if len(waits) >= HANG_UPS_NEEDED:
+                return sorted(waits)[round(QUANTILE * (len(waits) - 1))]
+        return None

@@ -1,7 +1,7 @@
-"""The half-open state: after a break, a few calls try whether the backend is well again, before all come
-back.
+"""Recovery: after a break or a refusal, a few calls show whether a backend takes calls again, and how many.
 
-Each priority class is half open of its own. A probe that succeeds ends it; one that fails makes the
+*Half open* (`Probes`): after a break, a few calls try whether the backend is well again, before all come
+back. Each priority class is half open of its own. A probe that succeeds ends it; one that fails makes the
 next break longer. A probe without a reported end is given up after its lease.
 
 A backend that only lacked capacity says no at once, while an answer may take it a minute. So a probe there
@@ -14,8 +14,8 @@ the backend was last heard, and it stays silent for a moment, each class has one
 after any other failure, until something of any call comes from it. The first one of a class goes in any case:
 low classes, whose calls are many, would shut the highest one out. So a silent backend is sent that number of
 calls and one for each class at most, and then one for each lease and class. Which backend was heard,
-:mod:`~aoai_gateway.routing.liveness` knows; there two of these calls may also show that it is silent, and all
-of them are sent elsewhere then.
+:mod:`~aoai_gateway.routing.responsiveness` knows; there two of these calls may also show that it is silent,
+and all of them are sent elsewhere then.
 
 What the first call of one class shows, those of the others need not find out by being refused as well. So
 where several classes come back at the same time, the first call of one goes a moment before those of the
@@ -24,6 +24,12 @@ much it has.
 
 Of several processes, each counts the probes of all, and hears what any of them hears. No probe waits for such
 news: without it, the lease of the last one that was sent runs out, and the next goes.
+
+*Slow start* (`SlowStart`) is the same idea for a backend of unknown size; there all classes count together,
+and an answer does not end it. How full such a backend is may be known, but not how much one more call adds.
+When it is not full any more, all that waits would be sent at once, and most of it refused. So after a refusal
+one call may go; when it was answered, or not refused within a moment, two more, then four. It ends when the
+size is known, or so many calls went without a refusal that it hardly matters.
 """
 
 from __future__ import annotations
@@ -34,10 +40,14 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import NamedTuple
 
-from aoai_gateway.routing.slow_start import REFUSES_WITHIN
-
 type Scope = tuple[str, str | None]
 """Endpoint name and standin name; None as the standin stands for the whole endpoint."""
+
+REFUSES_WITHIN = 0.5
+"""Seconds within which a backend that has no room for a call refuses it."""
+
+WIDEST = 64
+"""Calls in one step of a slow start, after which there are no more steps."""
 
 REMEMBERED_SECONDS = 600.0
 """How long after its lease a probe's end still counts, if it is reported after all: a hang ends late."""
@@ -103,12 +113,8 @@ class Probes:
         self._seconds = seconds
         self.heard: Callable[[Scope], float] = _unheard
         """When bytes of any kind last came from a backend or endpoint."""
-        self._half_open: dict[Scope, dict[str, _HalfOpen]] = {}
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no backend is half open."""
-        return not self._half_open
+        self.half_open: dict[Scope, dict[str, _HalfOpen]] = {}
+        """All that is half open, by class."""
 
     def begin(self, scope: Scope, cls: str, call_id: str, now: float, *, lacks_room: bool = False) -> int:
         """Put a scope half open for a class, since a call failed. Returns how many probes failed in a row.
@@ -116,7 +122,7 @@ class Probes:
         Only a failed probe counts: calls that were under way when the first one failed show nothing new. Nor
         do other probes of the same time. ``lacks_room``: the backend refused the call for want of capacity.
         """
-        classes = self._half_open.setdefault(scope, {})
+        classes = self.half_open.setdefault(scope, {})
         earlier = classes.get(cls)
         if earlier is None:
             classes[cls] = _HalfOpen(call_id, 0, None, now, lacks_room)
@@ -133,11 +139,11 @@ class Probes:
 
     def ensure(self, scope: Scope, cls: str) -> None:
         """Put a scope that lacked capacity half open for a class if it is not; no failure is counted."""
-        self._half_open.setdefault(scope, {}).setdefault(cls, _HalfOpen("", 0, None, lacks_room=True))
+        self.half_open.setdefault(scope, {}).setdefault(cls, _HalfOpen("", 0, None, lacks_room=True))
 
     def undo(self, scope: Scope, call_id: str) -> None:
         """Take back what a call's failure did, if it was the last one to fail."""
-        classes = self._half_open.get(scope, {})
+        classes = self.half_open.get(scope, {})
         for cls, half_open in list(classes.items()):
             half_open.leases.pop(call_id, None)
             if half_open.opened_by != call_id:
@@ -147,30 +153,26 @@ class Probes:
             else:
                 half_open.failures = half_open.before
         if not classes:
-            self._half_open.pop(scope, None)
+            self.half_open.pop(scope, None)
 
     def end(self, scope: Scope, cls: str | None = None) -> None:
         """End the half-open state of a class, or of all."""
-        classes = self._half_open.get(scope, {})
+        classes = self.half_open.get(scope, {})
         if cls is not None:
             classes.pop(cls, None)
         if cls is None or not classes:
-            self._half_open.pop(scope, None)
-
-    def scopes(self) -> tuple[Scope, ...]:
-        """Return all that is half open for some class."""
-        return tuple(self._half_open)
+            self.half_open.pop(scope, None)
 
     def on(self, scope: Scope, cls: str) -> bool:
         """Whether a scope is half open for a class."""
-        return cls in self._half_open.get(scope, {})
+        return cls in self.half_open.get(scope, {})
 
     def is_unknown(self, scope: Scope, cls: str, now: float, told_at: float = -math.inf) -> bool:
         """Whether a scope is half open for a class, and nothing shows yet that it lets calls in again.
 
         ``told_at``: when the last call was sent whose answer has told how much room there is.
         """
-        half_open = self._half_open.get(scope, {}).get(cls)
+        half_open = self.half_open.get(scope, {}).get(cls)
         if half_open is None or half_open.let_in(now):
             return False
         # Neither time is known where a break was ended early: its one try is to be made.
@@ -178,7 +180,7 @@ class Probes:
 
     def wait(self, scope: Scope, cls: str, call_id: str | None, now: float) -> float:
         """Seconds until the call may go there, if no probe ends before its lease does; 0: now."""
-        half_open = self._half_open.get(scope, {}).get(cls)
+        half_open = self.half_open.get(scope, {}).get(cls)
         if half_open is None or (call_id in half_open.leases and half_open.leases[call_id].until > now):
             return 0.0
         running = half_open.running(now)
@@ -193,7 +195,7 @@ class Probes:
             return 0.0
         firsts = (
             lease.since
-            for each in takewhile(lambda each: each is not half_open, self._half_open[scope].values())
+            for each in takewhile(lambda each: each is not half_open, self.half_open[scope].values())
             if not each.let_in(now)
             for lease in each.leases.values()
             if lease.until > now
@@ -206,7 +208,7 @@ class Probes:
         If it stays silent: nothing asks again when it is heard. A busy one is heard all the time, and the
         last call that is believed may just have been sent. So that one's moment is waited for first.
         """
-        sent = [since for each in self._half_open[scope].values() for since in each.believed()]
+        sent = [since for each in self.half_open[scope].values() for since in each.believed()]
         if len(sent) < MOST_UNHEARD:
             return 0.0
         heard = self.heard(scope)
@@ -219,25 +221,67 @@ class Probes:
 
     def lease(self, scope: Scope, cls: str, call_id: str, now: float) -> None:
         """Make the call a probe, if the scope is half open for its class."""
-        half_open = self._half_open.get(scope, {}).get(cls)
+        half_open = self.half_open.get(scope, {}).get(cls)
         if half_open is not None:
             seconds = REFUSES_WITHIN if half_open.lacks_room else self._seconds
             half_open.leases[call_id] = _Lease(now, now + seconds)
 
     def holds(self, scope: Scope, cls: str, call_id: str) -> bool:
         """Whether the call is a probe there."""
-        half_open = self._half_open.get(scope, {}).get(cls)
+        half_open = self.half_open.get(scope, {}).get(cls)
         return half_open is not None and call_id in half_open.leases
 
     def release_all(self, endpoint: str, call_id: str) -> None:
         """Let the next probes go at an endpoint and all of its standins."""
-        for scope, classes in self._half_open.items():
+        for scope, classes in self.half_open.items():
             if scope[0] == endpoint:
                 for half_open in classes.values():
                     half_open.leases.pop(call_id, None)
 
     def release(self, scope: Scope, cls: str, call_id: str) -> None:
         """Let the next probe go: this one ended without telling anything."""
-        half_open = self._half_open.get(scope, {}).get(cls)
+        half_open = self.half_open.get(scope, {}).get(cls)
         if half_open is not None:
             half_open.leases.pop(call_id, None)
+
+
+class SlowStart:
+    """The steps of one backend's slow start. Times are seconds on any monotonic clock."""
+
+    __slots__ = ("_left", "_refused_at", "_sent_at", "_width")
+
+    def __init__(self) -> None:
+        self._refused_at = -math.inf
+        self._width = 0
+        """Calls in the present step; 0: there are no steps."""
+        self._left = 0
+        """How many of them have not been sent."""
+        self._sent_at = -math.inf
+        """When the last one of them was sent."""
+
+    def refused(self, now: float) -> None:
+        """Begin anew, since a call was refused."""
+        self._refused_at, self._width, self._left = now, 1, 1
+
+    def sent(self, now: float) -> None:
+        """Note that a call is sent."""
+        if not self._width:
+            return
+        if not self._left and now >= self._sent_at + REFUSES_WITHIN:
+            self._widen()
+        self._left = max(0, self._left - 1)
+        self._sent_at = now
+
+    def answered(self, sent: float) -> None:
+        """Note that a call which was sent at a time was not refused."""
+        if self._width and not self._left and sent >= self._refused_at:
+            self._widen()
+
+    def wait(self, now: float) -> float:
+        """Seconds until one more call may be sent, if none is answered before; 0: now."""
+        if not self._width or self._left:
+            return 0.0
+        return max(0.0, self._sent_at + REFUSES_WITHIN - now)
+
+    def _widen(self) -> None:
+        self._width = self._left = 2 * self._width if self._width < WIDEST else 0

@@ -1,4 +1,4 @@
-"""Breaks by class, and what follows them: probes, back-off, and no class blocked for ever."""
+"""Breaks by class, and what follows them: probes, back-off, and no class blocked for ever; slow starts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.routing.breaker import Break, BreakLengths, Breaks, FailedCall
-from aoai_gateway.routing.half_open import MOST_UNHEARD
-from aoai_gateway.routing.slow_start import REFUSES_WITHIN
+from aoai_gateway.routing.recovery import MOST_UNHEARD, REFUSES_WITHIN, WIDEST, SlowStart
 from tests.engine_driver import config
 
 PTU, PAYGO, OTHER = RoutingTable(config("ptu@a", "paygo@a", "other@b")).backends
@@ -202,7 +201,7 @@ def test_a_backend_that_fails_for_ever_keeps_nothing_of_the_past() -> None:
     assert len(breaks._breaks[SCOPE]) == 3
     for n in range(2_000):
         breaks.may_probe(PTU, "batch", f"gone{n}", 1e6 + n * 2)
-    assert len(breaks._probes._half_open[SCOPE]["batch"].leases) < 310
+    assert len(breaks._probes.half_open[SCOPE]["batch"].leases) < 310
 
 
 def test_a_backend_that_lacked_room_lets_in_twice_as_many_each_time_it_refuses_none() -> None:
@@ -228,7 +227,7 @@ def test_one_refusal_ends_it_and_several_at_once_count_as_one() -> None:
         assert lacks(breaks, now, call=f"5.0/{n}")["standard"] == 4
     now += 4
     assert [breaks.may_probe(PTU, "standard", f"again{n}", now) for n in range(3)] == [True, False, False]
-    assert breaks._probes._half_open[SCOPE]["standard"].failures == 1
+    assert breaks._probes.half_open[SCOPE]["standard"].failures == 1
 
 
 def test_a_backend_that_failed_otherwise_shows_nothing_by_its_silence() -> None:
@@ -412,7 +411,7 @@ def test_never_more_probes_than_allowed_and_never_blocked_for_ever(steps: list, 
             breaks.probe_ended(backend, cls, call)
         else:
             breaks.withdraw(tuple(backend.key), call)
-        for classes in breaks._probes._half_open.values():
+        for classes in breaks._probes.half_open.values():
             assert all(len(p.running(now)) <= limit for p in classes.values())
     for n, cls in enumerate(CLASSES):
         assert all(breaks.may_probe(b, cls, "last", now + 200 + n * REFUSES_WITHIN) for b in (PTU, PAYGO))
@@ -427,3 +426,72 @@ def test_no_class_waits_longer_than_a_backend_that_lacks_room_says() -> None:
     }
     assert all(brk.lacks_room for _, brk in breaks.all())
     assert breaks.open_for(FailedCall(SCOPE, 10, None, "429", "2", lacks_room=True), LENGTHS)["batch"] == 20
+
+
+def refused(at: float = 0.0) -> SlowStart:
+    slow = SlowStart()
+    slow.refused(at)
+    return slow
+
+
+def send_all(slow: SlowStart, now: float, most: int = 1_000) -> int:
+    """Send as many calls as may be sent at a time, and return how many."""
+    sent = 0
+    while sent < most and not slow.wait(now):
+        slow.sent(now)
+        sent += 1
+    return sent
+
+
+def test_without_a_refusal_all_may_go() -> None:
+    slow = SlowStart()
+    assert send_all(slow, 0.0, most=500) == 500
+
+
+def test_each_step_has_twice_as_many_a_moment_after_the_last() -> None:
+    slow, now, steps = refused(), 5.0, []
+    for _ in range(4):
+        steps.append(send_all(slow, now))
+        assert slow.wait(now) == pytest.approx(REFUSES_WITHIN)
+        now += REFUSES_WITHIN
+    assert steps == [1, 2, 4, 8]
+
+
+def test_an_answer_begins_the_next_step_at_once() -> None:
+    slow = refused()
+    assert send_all(slow, 5.0) == 1
+    slow.answered(5.0)
+    assert send_all(slow, 5.1) == 2
+
+
+def test_an_answer_to_what_was_sent_before_the_refusal_shows_nothing() -> None:
+    slow = refused(at=3.0)
+    assert send_all(slow, 5.0) == 1
+    slow.answered(2.0)
+    assert slow.wait(5.1) == pytest.approx(REFUSES_WITHIN - 0.1)
+
+
+def test_answers_do_not_widen_a_step_that_is_not_used_up() -> None:
+    slow = refused()
+    send_all(slow, 5.0)
+    for _ in range(5):
+        slow.answered(5.0)
+    assert send_all(slow, 5.2) == 2, "as after the first of them"
+
+
+def test_a_refusal_begins_anew() -> None:
+    slow, now = refused(), 5.0
+    for _ in range(3):
+        send_all(slow, now)
+        now += REFUSES_WITHIN
+    slow.refused(now)
+    assert send_all(slow, now) == 1
+
+
+def test_it_ends_when_so_many_went_that_it_hardly_matters() -> None:
+    slow, now, sent = refused(), 5.0, 0
+    while sent < 4 * WIDEST:
+        sent += send_all(slow, now, most=4 * WIDEST)
+        now += REFUSES_WITHIN
+    assert slow.wait(now) == 0
+    assert now < 5 + 10 * REFUSES_WITHIN

@@ -1,12 +1,12 @@
-"""How long a client's answers are, of what they may be."""
+"""How long a client's answers are, of what they may be, and how long it waits for them, from its hang-ups."""
 
 from __future__ import annotations
 
 import pytest
 
-from aoai_gateway.routing import answer_lengths
-from aoai_gateway.routing.answer_lengths import AnswerLengths
-from aoai_gateway.routing.speed import SAMPLES_NEEDED, Speed
+from aoai_gateway.routing import client_habits
+from aoai_gateway.routing.client_habits import HANG_UPS, HANG_UPS_NEEDED, AnswerLengths, Patience
+from aoai_gateway.routing.responsiveness import SAMPLES_NEEDED, Speed
 
 
 def taught(*parts: float, client: str = "team") -> AnswerLengths:
@@ -122,9 +122,55 @@ def test_an_answer_beyond_its_bound_is_as_long_as_that() -> None:
     assert taught(*[1.3] * 10).likely("team", "gpt", 1000) == 1000
 
 
-def test_the_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answer_lengths, "MOST_CLIENTS", 10)
+def test_the_table_of_lengths_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_habits, "MOST_CLIENTS", 10)
     here = AnswerLengths()
     for number in range(100):
         here.learn(f"client {number}", "gpt", 500, 1000)
     assert len(here._longest) == 10
+
+
+def test_one_hang_up_says_nothing() -> None:
+    here = Patience()
+    for _ in range(HANG_UPS_NEEDED - 1):
+        here.hung_up("team", "batch", False, 30)
+    assert here.of("team", "batch", False) is None
+
+
+def test_most_of_a_clients_hang_ups_come_by_its_patience() -> None:
+    here = Patience()
+    for waited in (30.0, 30.1, 29.9, 30.0, 2.0):
+        here.hung_up("team", "batch", False, waited)
+    assert here.of("team", "batch", False) == 30.0
+
+
+def test_streams_are_apart() -> None:
+    here = Patience()
+    for _ in range(5):
+        here.hung_up("team", "batch", True, 8)
+    assert here.of("team", "batch", True) == 8
+    assert here.of("team", "batch", False) is None
+
+
+def test_of_an_unknown_client_its_class_tells() -> None:
+    here = Patience()
+    for client in ("a", "b", "c"):
+        here.hung_up(client, "batch", False, 30)
+    assert here.of("new", "batch", False) == 30
+    assert here.of("new", "critical", False) is None
+
+
+def test_a_client_that_changes_its_time_out_is_learned_anew() -> None:
+    here = Patience()
+    for waited in [10.0] * HANG_UPS + [60.0] * HANG_UPS:
+        here.hung_up("team", "batch", False, waited)
+    assert here.of("team", "batch", False) == 60
+
+
+def test_the_table_of_hang_ups_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_habits, "MOST_CLIENTS", 10)
+    here = Patience()
+    for number in range(100):
+        here.hung_up(f"client {number}", "batch", False, 30)
+    assert len(here._waits) <= 10
+    assert here.of("client 0", "batch", False) == 30, "by its class"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aoai_gateway.routing.ptu_size import PtuSize
+from aoai_gateway.routing.provisioned import PtuSize
 
 
 class Deployment:

@@ -1,4 +1,7 @@
-"""How large a provisioned deployment is, learned from its own figures.
+"""How full a provisioned deployment is thought to be, a leaky bucket, and how large it is.
+
+The bucket counts the calls of this process, and is corrected by the deployment's own figures. Its size is
+learned from these, where it is not declared.
 
 A provisioned deployment is a bucket that drains its whole size in a minute. No header names the size, but two
 levels show it (from utilisation headers, or from a refusal's time until it is below 100 %), with the tokens
@@ -9,6 +12,8 @@ that were poured in between:
 So each pair of levels gives a size. The pairs are added up, with old ones fading, since a single one can be
 off: calls reach the deployment in another order than they were sent, and figures are rounded. What other
 callers pour in looks like slower draining; the size that is learned is the part of it that is left for us.
+
+Times are seconds on any monotonic clock.
 """
 
 from __future__ import annotations
@@ -26,8 +31,47 @@ ENOUGH = 0.02
 """The minutes of draining that the pairs must have seen before a size is believed."""
 
 
+class Bucket:
+    """A leaky bucket that holds one minute's tokens and drains as many per minute.
+
+    Its level is a share: 1.0 is full, and more is possible, since a call of any size is
+    admitted while it is not full.
+    """
+
+    def __init__(self) -> None:
+        self._level = 0.0
+        self._at = 0.0
+        self.poured = 0.0
+        """All that was ever poured in."""
+
+    def level(self, now: float) -> float:
+        """How full it is."""
+        if now > self._at:
+            self._level = max(0.0, self._level - (now - self._at) / 60)
+            self._at = now
+        return self._level
+
+    def pour(self, share: float, now: float) -> None:
+        """Put something in; a negative share takes out what had been put in too much."""
+        self._level = max(0.0, self.level(now) + share)
+        self.poured += share
+
+    def correct(self, told: float, at: float, poured: float, now: float) -> None:
+        """Take in the level that the backend had at a time, when so much had been `poured`.
+
+        A higher one is believed at once. A lower one by half: such figures lag behind.
+        """
+        told = max(0.0, told - max(0.0, now - at) / 60) + self.poured - poured
+        level = self.level(now)
+        self._level = max(0.0, told if told >= level else (told + level) / 2)
+
+    def when(self, room: float, now: float) -> float:
+        """Seconds until it is not above `room`, if nothing else comes."""
+        return max(0.0, (self.level(now) - room) * 60)
+
+
 class PtuSize:
-    """The size of one deployment, in tokens per minute. Times are seconds on any monotonic clock."""
+    """The size of one deployment, in tokens per minute."""
 
     def __init__(self) -> None:
         self._last: tuple[float, float, int] | None = None
