@@ -244,6 +244,7 @@ OUTERMOST = {
 """What mitmproxy itself calls, and logs the exceptions of, with their messages."""
 
 LOOKS_ON = {
+    "Gateway.catch_up",  # the gateway calls it from time to time, too
     "Gateway.limits",
     "GatewayAddon.client_connected",  # what it guards against, next_layer does too
     "GatewayAddon.client_disconnected",

@@ -68,6 +68,7 @@ FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (downstream_request, "strip_known"),
     (upstream_attempt, "mask_head"),
     (upstream_attempt, "mask_decoded"),
+    (upstream_attempt, "replace_names"),
     (downstream_request, "place"),
     (request_head, "target_of"),
     (upstream_attempt, "build_request"),
