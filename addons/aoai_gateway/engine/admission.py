@@ -282,7 +282,7 @@ class Admission:
         terms = call.plan.terms
         whole = self._reservation(call, terms, prompt + answer, now)
         whole = replace(whole, id=f"{call.id}/response {number}", requests=0)
-        if terms.budget is not None and money.has_price(call):
+        if terms.budget is not None and call.setup.config.price_of(call.deployment) is not None:
             whole = money.priced(call, whole, terms.budget, prompt, answer)
         over: set[str | None] = set()
         while True:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from aoai_gateway.wire.errors import GatewayError, invalid_body, parameter_over_limit
+from aoai_gateway.wire.errors import invalid_body, parameter_over_limit
 from aoai_gateway.wire.operations import CHAT_COMPLETIONS, COMPLETIONS
 
 if TYPE_CHECKING:
@@ -74,7 +74,11 @@ def apply(limits: RequestLimits, body: RequestBody, prompt_tokens: int | None) -
         and prompt_tokens is not None
         and prompt_tokens > limits.prompt_tokens
     ):
-        raise prompt_over_limit(prompt_tokens, limits.prompt_tokens)
+        raise invalid_body(
+            f"The prompt has {prompt_tokens:,} tokens, and you may send at most {limits.prompt_tokens:,}. "
+            "Shorten it.",
+            code="parameter_over_limit",
+        )
     changes: list[Change] = []
     max_tokens = _bound(limits, body, changes)
     n = best_of = None
@@ -89,14 +93,6 @@ def apply(limits: RequestLimits, body: RequestBody, prompt_tokens: int | None) -
             changes.append(Change("n", body.n, best_of))
             n = best_of
     return Limited(max_tokens, n, best_of, tuple(changes)) if changes else UNTOUCHED
-
-
-def prompt_over_limit(tokens: int, limit: int) -> GatewayError:
-    """400: the prompt is longer than the client's limit."""
-    return invalid_body(
-        f"The prompt has {tokens:,} tokens, and you may send at most {limit:,}. Shorten it.",
-        code="parameter_over_limit",
-    )
 
 
 def bound_of_response(limits: RequestLimits, asked: int | None) -> int | None:

@@ -327,11 +327,6 @@ class Breaks:
             for brk in list(breaks.values()):
                 yield scope, brk
 
-    def __iter__(self) -> Iterator[tuple[Scope, Break]]:
-        """Iterate over the longest break of each scope, ended ones included."""
-        for scope, breaks in list(self._breaks.items()):
-            yield scope, max(breaks.values(), key=lambda b: b.until)
-
 
 def _scopes(backend: Backend) -> tuple[Scope, Scope]:
     endpoint, standin = backend.key
