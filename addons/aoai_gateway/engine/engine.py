@@ -132,6 +132,8 @@ class Engine:
         """
         if call.stretched:
             self.admission.forget(call)
+        if call.reserved is None and call.taken_back is None:
+            return iter(())
         return self.settlement.abandoned(call)
 
     def _attempts(self, call: Call, pool: Pool, now: float) -> Attempts:

@@ -296,12 +296,13 @@ class UpstreamAttempt:
             decoded = mask_decoded(response, decoded, self._here.secrets)
             self._show_names(response, decoded)
         made: tuple[str, ...] = ()
-        if keeps_state(self._call) and len(decoded) <= MOST_AT_ONCE:
-            made = references_in(decoded)
-        elif keeps_state(self._call):
-            client, size = self._call.client.name, len(decoded)
-            searching = self._here.gateway.threads.run(client, size, references_in, decoded)
-            made = yield from self._here.wait_for(searching)
+        if keeps_state(self._call):
+            if len(decoded) <= MOST_AT_ONCE:
+                made = references_in(decoded)
+            else:
+                client, size = self._call.client.name, len(decoded)
+                searching = self._here.gateway.threads.run(client, size, references_in, decoded)
+                made = yield from self._here.wait_for(searching)
         if (location := head.get("location")) and is_id(placed := location.rpartition("/")[2]):
             made = (*made, placed)  # a call by WebRTC
         operation, delivered = self._call.target.operation, None
