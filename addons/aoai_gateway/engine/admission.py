@@ -101,18 +101,14 @@ class Admission:
         body = call.body
         assert body is not None
         prompt = self._estimates.prompt_tokens(call) if call.prompt is not None else None
-        limited = apply(terms.request_limits, body, prompt)
-        if not limited.changes:
+        changes = apply(terms.request_limits, body, prompt)
+        if not changes:
             return
-        call.policy += tuple(PolicyAction("clamp", *each, dry_run=terms.dry_run) for each in limited.changes)
-        if terms.dry_run:
-            call.note_alone(Notice.DRY_RUN, ", ".join(limited.notes))
-            return
-        call.note_alone(Notice.CLAMPED, ", ".join(limited.notes))
-        for name in ("max_tokens", "n", "best_of"):
-            value = getattr(limited, name)
-            if value is not None:
-                call.edit(name, value)
+        call.policy += tuple(PolicyAction("clamp", *each, dry_run=terms.dry_run) for each in changes)
+        call.note_alone(Notice.DRY_RUN if terms.dry_run else Notice.CLAMPED, ", ".join(map(str, changes)))
+        if not terms.dry_run:
+            for change in changes:
+                call.edit(change.edits, change.given)
 
     def _what_is_left(self, call: Call, decision: Decision, asked: int) -> int | None:
         """Return the tokens to book for a call without a bound, for which not all was left that it can take.
