@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from aoai_gateway.engine.quota_refusal import limit_of
+from aoai_gateway.engine.admission import limit_of
 from aoai_gateway.quota.access import check_access, visible_deployments
 from aoai_gateway.quota.quotas import Reservation
 from aoai_gateway.wire import errors
