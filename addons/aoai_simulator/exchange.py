@@ -23,10 +23,9 @@ from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, RequestStartLine, ResponseStartLine
 from tornado.iostream import StreamClosedError
 
-from aoai_simulator.connection import Connection, abort
+from aoai_simulator.connection import Connection, Entry, abort
 from aoai_simulator.faults import Fault, FaultQueue
 from aoai_simulator.limits import Headers
-from aoai_simulator.log import Entry
 from aoai_simulator.messages import shaped
 from aoai_simulator.replies import Frames, Upgrade, Whole
 from aoai_simulator.resource import Call, Request, Resource
@@ -103,11 +102,8 @@ class Port(Protocol):
         """The `date` header's value."""
 
 
-class Strike(Protocol):
-    """What answers a call as a fault wants it."""
-
-    def __call__(self, exchange: Exchange, fault: Fault, call: Call) -> Coroutine[None, None, None]:
-        """Answer the call."""
+type Strike = Callable[[Exchange, Fault, Call], Coroutine[None, None, None]]
+"""Answers a call as a fault wants it."""
 
 
 class Exchange(HTTPMessageDelegate):

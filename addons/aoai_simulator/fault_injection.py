@@ -7,9 +7,9 @@ import time
 from dataclasses import replace
 from functools import partial
 
-from aoai_simulator import message_requests, messages, refusals, replies, responses
+from aoai_simulator import message_requests, messages, replies, responses
 from aoai_simulator.exchange import Exchange
-from aoai_simulator.faults import Fault
+from aoai_simulator.faults import Fault, replacement, spoiled
 from aoai_simulator.limits import Headers, retry_headers
 from aoai_simulator.requests import Ask
 from aoai_simulator.resource import Call
@@ -55,9 +55,9 @@ def _reply(exchange: Exchange, fault: Fault, call: Call) -> tuple[replies.Reply,
     """The reply that the fault leaves, and its pace."""
     resource = exchange.listener.resource
     pace = exchange.listener.pace(call)
-    replacement = refusals.replacement(fault, resource.refused(call))
-    if replacement is not None:
-        return replacement, pace
+    refusal = replacement(fault, resource.refused(call))
+    if refusal is not None:
+        return refusal, pace
     if fault.kind == "in-200-refusal" and call.ask is not None:
         return _refusal_in_200(exchange, fault, call, call.ask), Pace(fault["seconds"], 0.0)
     reply = resource.reply(call, asyncio.get_running_loop().time(), time.time())
@@ -107,7 +107,7 @@ async def _send(exchange: Exchange, fault: Fault, reply: replies.Whole, pace: Pa
 
 
 async def _stream(exchange: Exchange, fault: Fault, reply: replies.Frames, pace: Pace) -> None:
-    reply = refusals.spoiled(reply, fault)
+    reply = spoiled(reply, fault)
     if fault.kind in ("cut", "stall") and fault.get("how") != "clean":
         await exchange.stream(reply, pace, broken=True)
         await _break(exchange, fault)

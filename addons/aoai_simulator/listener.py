@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+from collections import deque
 from collections.abc import Iterator
 from email.utils import formatdate
 
@@ -20,11 +21,10 @@ from tornado.iostream import IOStream
 from tornado.tcpserver import TCPServer
 
 from aoai_simulator.blackhole import BlackHole, bound_socket
-from aoai_simulator.connection import Connection
+from aoai_simulator.connection import Connection, Entry
 from aoai_simulator.exchange import Exchange
 from aoai_simulator.fault_injection import strike
 from aoai_simulator.faults import FaultQueue
-from aoai_simulator.log import Entry, RequestLog
 from aoai_simulator.resource import Call, Resource
 from aoai_simulator.settings import Settings
 from aoai_simulator.timing import Pace
@@ -48,7 +48,7 @@ class Listener(TCPServer, HTTPServerConnectionDelegate):
         self,
         resource: Resource,
         faults: FaultQueue,
-        log: RequestLog,
+        log: deque[Entry],
         settings: Settings,
         numbers: Numbers,
         *,
@@ -171,7 +171,7 @@ class Listener(TCPServer, HTTPServerConnectionDelegate):
             time.time(),
         )
         if logging:
-            self._log.add(entry)
+            self._log.append(entry)
         return entry
 
     def closed(self, exchange: Exchange) -> None:

@@ -66,6 +66,16 @@ def compact(value: Any) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
+def json_reply(body: Any, tokens: int = 0, completion_tokens: int = 0) -> Whole:
+    """A 200 with a JSON body."""
+    return Whole(200, (JSON_TYPE,), compact(body), tokens, completion_tokens)
+
+
+def event_frame(name: str, data: Any) -> bytes:
+    """A server-sent event with a name."""
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), compact(data))
+
+
 def error(
     status: int,
     code: str | None,
@@ -283,5 +293,5 @@ def server_error(status: int, *, headers: Headers = ()) -> Whole:
 
 def named_events(events: Sequence[Mapping[str, Any]], tokens: int) -> Frames:
     """A stream of a few events, each named by its type."""
-    frames = [f"event: {event['type']}\ndata: ".encode() + compact(event) + b"\n\n" for event in events]
-    return Frames((EVENT_STREAM_TYPE,), tuple(frames), 0, 0, 1, tokens)
+    frames = tuple(event_frame(event["type"], event) for event in events)
+    return Frames((EVENT_STREAM_TYPE,), frames, 0, 0, 1, tokens)

@@ -27,18 +27,15 @@ from aoai_simulator import (
     responses,
 )
 from aoai_simulator.authorization import unauthorised
-from aoai_simulator.claude import Claude
 from aoai_simulator.conversation import sent_items
-from aoai_simulator.deployments import Deployment, models_of
-from aoai_simulator.forms import Sent, read_sent
-from aoai_simulator.handshake import handshake
 from aoai_simulator.limits import Headers
+from aoai_simulator.messages import Claude
+from aoai_simulator.models import Deployment, models_of
 from aoai_simulator.replies import InvalidError, Refused, Reply, Upgrade, Whole
-from aoai_simulator.requests import Ask, read_ask, read_object
-from aoai_simulator.response_session import ResponseSession
-from aoai_simulator.sessions import Secret, Sessions, no_handshake
+from aoai_simulator.requests import Ask, Sent, read_ask, read_object, read_sent
+from aoai_simulator.sessions import ResponseSession, Secret, Sessions, handshake, no_handshake
 from aoai_simulator.settings import Settings
-from aoai_simulator.stored_responses import StoredResponses
+from aoai_simulator.stored_responses import StoredResponses, not_found
 from aoai_simulator.targets import CLAUDE, MEDIA, RESPONSES_SOCKET, Target, is_v1_with_date, parse_target
 from aoai_simulator.things import Things
 from aoai_simulator.tokenizer import Tokenizer
@@ -393,7 +390,7 @@ class Resource:
             )
         previous = ask.body.get("previous_response_id")
         if previous is not None and str(previous) not in self._stored:
-            return responses.not_found(str(previous), previous=True)
+            return not_found(str(previous), previous=True)
         return responses.foreign_reasoning(ask, self._secret)
 
     def _natural_length(self, ask: Ask) -> int | None:

@@ -8,19 +8,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aoai_simulator import hosted_tools, logprobs
+from aoai_simulator import hosted_tools
 from aoai_simulator.chat import DONE, chat_preamble, encode, obfuscation
 from aoai_simulator.completions import Completion, ToolCall
+from aoai_simulator.filler_text import logprob_of, logprobs_of
 from aoai_simulator.limits import Headers
 from aoai_simulator.replies import (
     EVENT_STREAM_TYPE,
-    JSON_TYPE,
     Frames,
     Refused,
     Whole,
     compact,
     error,
+    event_frame,
     invalid_request,
+    json_reply,
 )
 from aoai_simulator.requests import Ask
 
@@ -72,7 +74,7 @@ SIDES = frozenset({"responses/compact", "responses/input_tokens"})
 def side(operation: str, tokens: int, made: Made) -> Whole:
     """The answer to one of the `SIDES`, whose input has so many tokens."""
     if operation == "responses/input_tokens":
-        return Whole(200, (JSON_TYPE,), compact({"object": "response.input_tokens", "input_tokens": tokens}))
+        return json_reply({"object": "response.input_tokens", "input_tokens": tokens})
     usage = {"input_tokens": tokens, "output_tokens": 16, "total_tokens": tokens + 16}
     item = {
         "type": "compaction",
@@ -86,19 +88,7 @@ def side(operation: str, tokens: int, made: Made) -> Whole:
         "output": [item],
         "usage": usage,
     }
-    return Whole(200, (JSON_TYPE,), compact(body), tokens + 16)
-
-
-def not_found(ident: str, *, previous: bool = False) -> Whole:
-    """A response id of another resource: 400 as previous_response_id, 404 in the path."""
-    if previous:
-        return invalid_request(
-            f"Previous response with id '{ident}' not found.",
-            param="previous_response_id",
-            code="previous_response_not_found",
-        )
-    message = f"Response with id '{ident}' not found."
-    return error(404, None, message, more={"type": "invalid_request_error", "param": None})
+    return json_reply(body, tokens + 16)
 
 
 def encrypt(secret: bytes, text: str) -> str:
@@ -159,18 +149,8 @@ def whole(ask: Ask, completion: Completion, made: Made) -> Whole:
     """The JSON answer; that of a background response says only that it waits."""
     total = ask.prompt_tokens + completion.tokens
     if ask.body.get("background") is True:
-        return Whole(200, (JSON_TYPE,), compact({**_started(ask, made), "status": "queued"}), total)
-    return Whole(200, (JSON_TYPE,), compact(body(ask, completion, made)), total, completion.tokens)
-
-
-def input_items(ident: str, items: Any) -> dict[str, Any]:
-    """The list that `GET …/{id}/input_items` answers."""
-    if isinstance(items, str):
-        content = [{"type": "input_text", "text": items}]
-        items = [{"type": "message", "role": "user", "status": "completed", "content": content}]
-    data = [{**item, "id": item.get("id") or f"msg_{ident[5:]}{n}"} for n, item in enumerate(items)]
-    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
-    return {"object": "list", "data": data, "has_more": False, **ends}
+        return json_reply({**_started(ask, made), "status": "queued"}, total)
+    return json_reply(body(ask, completion, made), total, completion.tokens)
 
 
 def _filter(source: str) -> dict[str, Any]:
@@ -280,7 +260,7 @@ def _message(ask: Ask, completion: Completion, made: Made, *, done: bool) -> dic
 
 def _part(ask: Ask, pieces: Sequence[str]) -> dict[str, Any]:
     top = ask.sampling.top_logprobs
-    listed = [] if top is None else logprobs.tokens(pieces, top)
+    listed = [] if top is None else logprobs_of(pieces, top)
     return {"type": "output_text", "annotations": [], "logprobs": listed, "text": "".join(pieces)}
 
 
@@ -291,9 +271,9 @@ class _Sequence:
         self._number = 0
 
     def event(self, kind: str, **fields: Any) -> bytes:
-        data = compact({"type": kind, "sequence_number": self._number, **fields})
+        number = self._number
         self._number += 1
-        return b"event: %s\ndata: %s\n\n" % (kind.encode(), data)
+        return event_frame(kind, {"type": kind, "sequence_number": number, **fields})
 
     def delta(self, kind: bytes, place: bytes, piece: str, obfuscate: bool) -> bytes:
         """A delta event; like `event`, but only the piece is encoded. `place` says which item it is for."""
@@ -392,7 +372,7 @@ def _message_events(
     top = ask.sampling.top_logprobs
     for number, piece in enumerate(completion.pieces):
         if top is not None:
-            place = compact({**at, "logprobs": [logprobs.token(piece, number, top)]})[1:-1]
+            place = compact({**at, "logprobs": [logprob_of(piece, number, top)]})[1:-1]
         content.append(sequence.delta(kind, place, piece, ask.obfuscate))
     part = _part(ask, completion.pieces)
     finished = _message(ask, completion, made, done=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from types import TracebackType
@@ -12,9 +13,9 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
 from aoai_simulator.blackhole import bound_socket
+from aoai_simulator.connection import MAX_ENTRIES, Entry
 from aoai_simulator.faults import Fault, FaultQueue
 from aoai_simulator.listener import Listener, Numbers
-from aoai_simulator.log import RequestLog
 from aoai_simulator.resource import Resource
 from aoai_simulator.settings import Settings
 
@@ -32,7 +33,7 @@ class Simulator:
         self.keys: dict[str, str] = {}
         self.control_url = ""
         self.faults = FaultQueue(faults)
-        self.log = RequestLog()
+        self.log: deque[Entry] = deque(maxlen=MAX_ENTRIES)
         self.settings = settings
         self._numbers = Numbers()
         self._initial_settings = replace(settings)

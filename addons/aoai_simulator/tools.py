@@ -42,46 +42,11 @@ _FINAL = re.compile(
     re.IGNORECASE,
 )
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+")
-_GENERIC = frozenset(
-    [
-        "get",
-        "set",
-        "list",
-        "find",
-        "fetch",
-        "make",
-        "create",
-        "call",
-        "run",
-        "use",
-        "the",
-        "and",
-        "for",
-        "with",
-        "this",
-        "that",
-        "from",
-        "into",
-        "what",
-        "which",
-        "will",
-        "your",
-        "you",
-        "are",
-        "tool",
-        "function",
-        "give",
-        "given",
-        "return",
-        "returns",
-        "result",
-        "value",
-        "name",
-        "text",
-        "string",
-        "number",
-    ]
-)
+_GENERIC_WORDS = """
+    get set list find fetch make create call run use the and for with this that from into what which
+    will your you are tool function give given return returns result value name text string number
+"""
+_GENERIC = frozenset(_GENERIC_WORDS.split())
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 
 from aoai_gateway.analysis import record_check
-from aoai_gateway.analysis.backtest_command import main as backtest_main
+from aoai_gateway.analysis.backtest import main as backtest_main
 from aoai_gateway.analysis.consumers import quantile
 from aoai_gateway.analysis.page import page
-from aoai_gateway.analysis.reading import Reading, RecordsError, Selection
-from aoai_gateway.analysis.records import moment, read
+from aoai_gateway.analysis.reading import Reading, RecordsError, Selection, moment
+from aoai_gateway.analysis.records import read
 from aoai_gateway.analysis.report import report
 from aoai_gateway.analysis.report_command import as_csv, main
 from aoai_gateway.analysis.text import short, text

@@ -18,9 +18,8 @@ from mitmproxy.test import taddons
 
 from aoai_gateway.app import log_format, processes
 from aoai_gateway.app.addon import GatewayAddon
-from aoai_gateway.app.admin_process import WORKERS_FILE
-from aoai_gateway.app.backoff import LONGEST_PAUSE
-from aoai_gateway.app.companions import AdminCompanion
+from aoai_gateway.app.admin_process import WORKERS_FILE, AdminProcess
+from aoai_gateway.app.processes import LONGEST_PAUSE
 from aoai_gateway.app.supervisor import DRAIN_MARGIN, SILENT_SECONDS, StartFailedError, Supervisor
 from aoai_gateway.app.worker import Worker
 from aoai_gateway.config.loader import load
@@ -257,7 +256,7 @@ def test_its_log_is_as_configured_and_holds_no_secret(
 def test_a_reload_waits_for_the_admin_process(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(AdminCompanion, "is_wanted", lambda *_: True)
+    monkeypatch.setattr(AdminProcess, "is_wanted", lambda *_: True)
     started: list[object] = []
     monkeypatch.setattr(supervisor, "_start_worker", started.append)
     supervisor._rolling = list(supervisor._slots)

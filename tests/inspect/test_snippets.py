@@ -20,7 +20,7 @@ from openai.resources.chat import Completions as ChatCompletions
 from openai.resources.responses import Responses
 
 from aoai_gateway.inspect import snippets
-from aoai_gateway.inspect.call_code import LARGEST, written
+from aoai_gateway.inspect.picked_views import LARGEST, written
 from aoai_gateway.inspect.snippets import FORMATS, KEYWORDS, Request
 from aoai_gateway.wire.errors import GatewayError
 from tests.programs import require

@@ -14,7 +14,6 @@ from mitmproxy.proxy.layers.http import (
     ResponseHeaders,
     ResponseProtocolError,
 )
-from mitmproxy.test import tflow
 
 from aoai_gateway.engine.attempt import Attempt, FailureKind
 from aoai_gateway.engine.call import Call, Setup
@@ -53,7 +52,6 @@ class Wire:
         self.received = UpstreamResponse(
             call,
             Attempt(1, setup.table.backends[0], self.now, liveness=self.liveness),
-            tflow.tserver_conn(),
             reused=reused,
             timeouts=AttemptTimeouts(connect=1, first_byte=5, preamble=3, idle=7),
             remove_usage=False,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mitmproxy.utils import asyncio_utils
@@ -96,27 +96,24 @@ class Controls:
             if scope[0] == endpoint and (standin is None or scope[1] in (None, standin))
         ]
         was_open = [scope for scope in found if breaks.at(scope, now) is not None]
-        for scope in found:
-            breaks.close(scope)
-        if self._sharing is not None:
-            self._in_background(self._sharing.tell_closed(found))
         if not found:
             raise ControlError(f"{name} has no break")
-        self._gateway.waiting.changed()
+        self._close(found)
         what = "its break was closed" if was_open else "its half-open state was ended"
         whole = standin is not None and (endpoint, None) in was_open
         return self._done(f"{name}: {what}" + (f", and that of all of {endpoint}" if whole else ""), by)
 
     def close_all_breaks(self, *, by: str = "") -> str:
         """End all breaks and half-open states. Returns a sentence about the action."""
-        breaks = self._gateway.engine.scheduler.breaks
-        scopes = list(breaks.scopes())
+        self._close(list(self._gateway.engine.scheduler.breaks.scopes()))
+        return self._done("all breaks were closed", by)
+
+    def _close(self, scopes: Sequence[Scope]) -> None:
         for scope in scopes:
-            breaks.close(scope)
+            self._gateway.engine.scheduler.breaks.close(scope)
         if self._sharing is not None:
             self._in_background(self._sharing.tell_closed(scopes))
         self._gateway.waiting.changed()
-        return self._done("all breaks were closed", by)
 
     # --- switches --------------------------------------------------------------------------------------
 

@@ -193,11 +193,11 @@ def _call(at: float, record: Record) -> RecordedCall | None:
 def _faults(attempts: list[dict[str, Any]]) -> Mapping[str, Fault]:
     if len(attempts) == 1 and not attempts[0]["failure"]:
         return NO_FAULTS
-    return {a["backend"]: _fault(a) for a in attempts if a["failure"] and a["status"] != 429}
-
-
-def _fault(attempt: dict[str, Any]) -> Fault:
-    return Fault(attempt["status"], _seconds(attempt["duration_ms"]) or 0.0)
+    return {
+        attempt["backend"]: Fault(attempt["status"], _seconds(attempt["duration_ms"]) or 0.0)
+        for attempt in attempts
+        if attempt["failure"] and attempt["status"] != 429
+    }
 
 
 def _seconds(milliseconds: float | None) -> float | None:

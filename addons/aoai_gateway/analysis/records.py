@@ -19,7 +19,7 @@ import zlib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,6 @@ STDIN, STDIN_NUMBER = Path("-"), 0
 
 BYTE_ORDER_MARK = "\ufeff"
 """What some editors begin a file with."""
-
-AGO = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 @contextmanager
@@ -255,22 +253,6 @@ def _flows(path: Path, file: io.BufferedReader, reading: Reading) -> Iterator[tu
 def seconds(time: str) -> float:
     """Return a record's time in seconds since the epoch."""
     return datetime.fromisoformat(time).timestamp()
-
-
-def moment(text: str, now: datetime) -> float:
-    """Understand ``yesterday``, ``today``, ``90m``, ``24h``, ``7d``, or a date or time.
-
-    One that names no zone is UTC. Raises ValueError.
-    """
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    if text == "today":
-        return midnight.timestamp()
-    if text == "yesterday":
-        return (midnight - timedelta(days=1)).timestamp()
-    if text[-1:] in AGO and text[:-1].isdigit():
-        return (now - timedelta(**{AGO[text[-1]]: int(text[:-1])})).timestamp()
-    found = datetime.fromisoformat(text)
-    return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
 
 
 def _record(line: str, plain: Record, reading: Reading) -> tuple[float, Record] | None:

@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.analysis.arguments import parser_of_records
-from aoai_gateway.analysis.reading import Reading, RecordsError, Selection
+from aoai_gateway.analysis.reading import Reading, RecordsError, Selection, parser_of_records
 from aoai_gateway.analysis.records import read, uncollected
 from aoai_gateway.analysis.report import report
 from aoai_gateway.analysis.shown import MOST

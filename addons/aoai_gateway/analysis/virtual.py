@@ -11,6 +11,7 @@ import heapq
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -409,14 +410,9 @@ class _Running:
             self.step(effects.ClientGone(now) if self.gone else effects.Done(now))
 
 
-_TARGETS: dict[str, Target] = {}
-
-
+@cache
 def _target(operation: str) -> Target:
-    found = _TARGETS.get(operation)
-    if found is None:
-        found = _TARGETS[operation] = parse_target("POST", PATHS[operation])
-    return found
+    return parse_target("POST", PATHS[operation])
 
 
 def _body(recorded: RecordedCall, target: Target) -> RequestBody:

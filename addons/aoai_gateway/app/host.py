@@ -11,7 +11,7 @@ import logging
 import signal
 from typing import TYPE_CHECKING
 
-from mitmproxy import exceptions
+from mitmproxy import ctx, exceptions
 from mitmproxy.addons import core, errorcheck, next_layer, proxyserver, script, tlsconfig
 from mitmproxy.master import Master
 from mitmproxy.options import Options
@@ -32,9 +32,19 @@ QUIET = ("mitmproxy.proxy.server", "mitmproxy.proxy.mode_servers", "mitmproxy.ad
 
 
 class LeanTlsConfig(tlsconfig.TlsConfig):
-    """mitmproxy's, without the hook by which it would look into every request for one of its own CRL."""
+    """mitmproxy's, without its authority: the certificate is the configuration's, and nothing is signed here.
+
+    So no key is made in the home folder, which may be read-only, and no request is looked into for the
+    authority's CRL. Certificates of mitmproxy's own option ``certs`` bring the authority with them.
+    """
 
     request = None  # type: ignore[assignment]  # mitmproxy passes over a hook that is not callable
+    running = None  # type: ignore[assignment]  # it would only load the authority again
+
+    def configure(self, updated: set[str]) -> None:
+        """Take changed options; those of the authority only where there are ``certs``."""
+        others = {name for name in updated if name.startswith(("tls_", "ciphers_"))}
+        super().configure(updated if ctx.options.certs else others)  # type: ignore[no-untyped-call]  # mitmproxy has not typed it
 
 
 def serve(
@@ -114,20 +124,14 @@ async def _serve(
         return 1
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _end, ours, master)
+        loop.add_signal_handler(number, _end, ours, master, False)
     if worker is not None:
-        loop.add_signal_handler(signal.SIGUSR2, _make_room, ours, master)
+        loop.add_signal_handler(signal.SIGUSR2, _end, ours, master, True)
     await master.run()
     return 0
 
 
-def _make_room(ours: GatewayAddon, master: Master) -> None:
-    """End since a successor listens already: no balancer need be told."""
-    ours.gateway.has_successor = True
-    master.shutdown()
-
-
-def _end(ours: GatewayAddon, master: Master) -> None:
-    """End; one whose successor listened already is told that this ends, too."""
-    ours.gateway.has_successor = False
+def _end(ours: GatewayAddon, master: Master, has_successor: bool) -> None:
+    """End. ``has_successor``: another process listens already, so that no balancer need be told."""
+    ours.gateway.has_successor = has_successor
     master.shutdown()

@@ -1,22 +1,35 @@
-"""The commands ``serve`` and ``web``: their options, and what must be right before anything starts."""
+"""The commands ``serve`` and ``web``: their options, what must be right before a start, and what it says."""
 
 from __future__ import annotations
 
+import argparse
+import importlib.metadata
+import os
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aoai_gateway.app import signals
-from aoai_gateway.app.arguments import add_config_option, capture_file, port_number, worker_count
-from aoai_gateway.app.greeting import CHECKOUT, Address, greet
-from aoai_gateway.app.loading import StartError, check_start, existing_config, load_config
+from aoai_gateway.app.loading import (
+    CHECKOUT,
+    StartError,
+    add_config_option,
+    check_start,
+    existing_config,
+    load_config,
+)
 from aoai_gateway.app.mitmproxy_options import as_settings, run_mitmweb
 from aoai_gateway.command_line import PROGRAM, UsageError, parser_of
+from aoai_gateway.wire.authority import authority, reachable
 
 if TYPE_CHECKING:
-    import argparse
-
     from aoai_gateway.app.worker import Worker
     from aoai_gateway.config.loader import Loaded
+
+MOST_WORKERS = 64
+
+DEMO_KEY = "demo-key"
+"""The client key of the shipped ``gateway.yaml``: public, so it may be shown. No other key ever is."""
 
 
 def serve(words: list[str]) -> int:
@@ -135,12 +148,95 @@ def _prepare(args: argparse.Namespace) -> tuple[Loaded, Address]:
         listen.port if args.port is None else args.port,
         listen.certificate is not None,
     )
-    _check_free(address)
+    # Loaded by `check_start`, too; `--help` does without it.
+    from aoai_gateway.app.start_checks import refusal
+
+    if found := refusal(address.host, address.port):
+        raise StartError(found.message)
     return loaded, address
 
 
-def _check_free(address: Address) -> None:
-    from aoai_gateway.app import ports
+# --- what a start says -----------------------------------------------------------------------------------
 
-    if found := ports.refusal(address.host, address.port):
-        raise StartError(found.message)
+
+class Address(NamedTuple):
+    """Where the gateway listens."""
+
+    host: str
+    port: int
+    tls: bool
+
+    @property
+    def url(self) -> str:
+        """How a client on this machine reaches it, without a slash at the end."""
+        return f"{'https' if self.tls else 'http'}://{authority(reachable(self.host), self.port)}"
+
+
+def own_version() -> str:
+    """Return the version that is installed."""
+    return importlib.metadata.version(PROGRAM)
+
+
+def greet(path: Path, loaded: Loaded, address: Address, *, inspector: bool) -> None:
+    """Say where it listens and, on a configuration that only simulates, how to try it; on stderr.
+
+    Standard output belongs to mitmproxy's log and to usage records.
+    """
+    config = loaded.config
+    lines = [
+        f"{PROGRAM} {own_version()} with {path}",
+        f"  listening  {address.url if address.port else 'on a free port, see below'}",
+    ]
+    if (
+        address.port
+        and config.client_for_key(DEMO_KEY)
+        and all(e.simulated for e in config.aoai.endpoints if e.enabled)
+    ):
+        body = '{"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]}'
+        insecure = "-k " if address.tls else ""
+        lines += [
+            "  demo       the endpoints are simulated, so it answers without an Azure account. Try:",
+            "",
+            f"    curl {insecure}{address.url}/openai/v1/chat/completions -H 'api-key: {DEMO_KEY}' \\",
+            f"         -H 'content-type: application/json' -d '{body}'",
+            "",
+            f'    OpenAI(base_url="{address.url}/openai/v1/", api_key="{DEMO_KEY}")  # pip install openai',
+            "",
+        ]
+    if inspector:
+        lines.append("  inspector  its address, with the token that opens it, follows in the log")
+    else:
+        # In a checkout, ours is not on PATH before the environment is active.
+        program = "./run.sh" if (CHECKOUT / "run.sh").is_file() else PROGRAM
+        lines.append(f"  inspector  `{program} web` serves the same inside mitmweb")
+    print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+# --- words of the command line ---------------------------------------------------------------------------
+
+
+def port_number(text: str) -> int:
+    """Read a port; 0 is a free one."""
+    if not (text.isascii() and text.isdigit() and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: a number up to 65535 is, or 0 for a free one")
+    return int(text)
+
+
+def worker_count(text: str) -> int:
+    """Read a number of workers; ``auto`` is one for each core."""
+    if text == "auto":
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_WORKERS):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers: 1 to {MOST_WORKERS} is, or auto")
+    return int(text)
+
+
+def capture_file(text: str) -> Path:
+    """Read the name of a file that can be written."""
+    path = Path(text).expanduser().absolute()
+    try:
+        # A fault is to be reported now, and not when the first call is lost.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: {error.strerror}") from None
+    return path

@@ -31,11 +31,10 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.admin.listener import bind
 from aoai_gateway.app import admin_process, listening, log_format, processes
-from aoai_gateway.app.backoff import LONGEST_PAUSE
-from aoai_gateway.app.companions import AdminCompanion, StoreCompanion
-from aoai_gateway.app.private_store import NoStoreError
-from aoai_gateway.app.worker import Worker
-from aoai_gateway.app.worker_slot import Slot
+from aoai_gateway.app.admin_process import AdminProcess
+from aoai_gateway.app.processes import LONGEST_PAUSE
+from aoai_gateway.app.worker import Slot, Worker
+from aoai_gateway.app.workers_store import NoStoreError, WorkersStore
 from aoai_gateway.config.loader import ConfigErrors, Loaded
 from aoai_gateway.config.reload import Watch
 from aoai_gateway.engine.admission import counts_prompts
@@ -96,9 +95,9 @@ class Supervisor:
         self._loaded = loaded
         self._serve = serve
         self._folder = Path(tempfile.mkdtemp(prefix="aoai-gateway-"))
-        self._store: StoreCompanion | None = None
+        self._store: WorkersStore | None = None
         self._encodings: Encodings | None = None
-        self._admin = AdminCompanion(self._folder, [], lambda: self._let_go(None))
+        self._admin = AdminProcess(self._folder, [], lambda: self._let_go(None))
         self._readiness_polls = ReadinessPolls.of_children()
         self._over = False
         self._started = False
@@ -143,7 +142,7 @@ class Supervisor:
     def _prepare(self) -> None:
         if self._config.store is None:
             try:
-                self._store = StoreCompanion(self._folder, self._config)
+                self._store = WorkersStore(self._folder, self._config)
                 self._store.start()
             except NoStoreError as error:
                 raise StartFailedError(str(error)) from None

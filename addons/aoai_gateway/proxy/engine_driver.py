@@ -14,7 +14,7 @@ from aoai_gateway.engine import effects
 from aoai_gateway.engine.attempt import Attempt
 from aoai_gateway.engine.call import Call, Outcome, Session
 from aoai_gateway.engine.session_quota import SessionQuota
-from aoai_gateway.proxy.stream_states import State
+from aoai_gateway.proxy.stream_events import State
 from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.runtime.observer import UNSEEN, Observation
 from aoai_gateway.runtime.plugin_events import BackendChoice, CallFinished, GatewayBackendChosenHook
@@ -39,6 +39,8 @@ type StreamEffect = (
 )
 """The effects that the stream carries out: they concern connections, timers, failed attempts."""
 
+MAY_LAST = (effects.ParseBody, effects.WaitInQueue, effects.Choose, effects.Renew)
+"""Effects during which the client may hang up, which is then their result."""
 
 MOST_TOLD = 100
 """Responses of one session whose bookings its story tells."""
@@ -135,6 +137,8 @@ class EngineDriver:
                     result = yield from self._renew(effect)
                 case _:
                     return effect
+            if isinstance(effect, MAY_LAST) and self._here.client_has_gone():
+                result = effects.ClientGone(self._here.now())
 
     def begin_session(self, *, asked: bool) -> CommandGenerator[SessionQuota]:
         """Begin with the bookings of a session, beside the engine, which waits for its end.
@@ -177,31 +181,30 @@ class EngineDriver:
         return effects.Done(here.now())
 
     def _parse(self, effect: effects.ParseBody) -> CommandGenerator[effects.Result]:
-        here = self._here
-        result: effects.Parsed | effects.Refused
+        here, gateway = self._here, self._here.gateway
+        target, content_type, raw = effect.target, effect.content_type, effect.raw
 
         def wanted() -> bool:
             return not here.client_has_gone()
 
         try:
             body = yield from here.wait_for(
-                here.gateway.read_upload(self._client, effect.target, effect.content_type, effect.raw, wanted)
-                if not isinstance(effect.raw, bytes)
-                else here.gateway.reader.parse(
-                    effect.target,
-                    effect.content_type,
-                    effect.raw,
+                gateway.reader.parse(
+                    target,
+                    content_type,
+                    raw,
                     wanted=wanted,
                     client=self._client,
                     coding=effect.coding,
                     most=effect.most,
                     held=here.held,
                 )
+                if isinstance(raw, bytes)
+                else gateway.read_upload(self._client, target, content_type, raw, wanted)
             )
-            result = effects.Parsed(here.now(), body)
         except GatewayError as error:
-            result = effects.Refused(here.now(), error.without_frames())
-        return effects.ClientGone(result.now) if here.client_has_gone() else result
+            return effects.Refused(here.now(), error.without_frames())
+        return effects.Parsed(here.now(), body)
 
     def _count(self, effect: effects.CountTokens) -> CommandGenerator[effects.Result]:
         try:
@@ -219,11 +222,7 @@ class EngineDriver:
         here.state = State.QUEUED
         yield from here.wait_for(here.gateway.waiting.stand(here.call.id, effect.until))
         here.state = State.DECIDING
-        return (
-            effects.ClientGone(here.now())
-            if here.client_has_gone() or here.is_killed()
-            else effects.Done(here.now())
-        )
+        return effects.ClientGone(here.now()) if here.is_killed() else effects.Done(here.now())
 
     def _choose(self, effect: effects.Choose) -> CommandGenerator[effects.Result]:
         here = self._here
@@ -234,20 +233,14 @@ class EngineDriver:
             yield from here.ask(GatewayBackendChosenHook(choice))
         except GatewayError as error:
             refusal = error.without_frames()
-        now = here.now()
-        return (
-            effects.ClientGone(now)
-            if here.client_has_gone()
-            else effects.Chosen(now, choice.candidates, refusal)
-        )
+        return effects.Chosen(here.now(), choice.candidates, refusal)
 
     def _renew(self, effect: effects.Renew) -> CommandGenerator[effects.Result]:
         here, attempt = self._here, effect.attempt
         is_new = yield from here.wait_for(
             here.gateway.credentials.renew(attempt.backend.endpoint, attempt.started)
         )
-        now = here.now()
-        return effects.ClientGone(now) if here.client_has_gone() else effects.Renewed(now, is_new)
+        return effects.Renewed(here.now(), is_new)
 
     def note_hang_up(self) -> None:
         """Say how a call ends that the engine cannot lead to its end any more: its client has gone."""

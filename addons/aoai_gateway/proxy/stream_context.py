@@ -25,11 +25,10 @@ from mitmproxy.proxy.layers.http import (
     SendHttp,
 )
 
-from aoai_gateway.proxy.error_responses import error_response
 from aoai_gateway.proxy.heads import NO_HEAD, HeaderIndex
-from aoai_gateway.proxy.messages import DeadlinePassed
+from aoai_gateway.proxy.own_responses import error_response
 from aoai_gateway.proxy.request_head import address_of
-from aoai_gateway.proxy.stream_states import State
+from aoai_gateway.proxy.stream_events import DeadlinePassed, State
 from aoai_gateway.runtime.stream_hooks import Ask, Awaited, GatewayAskHook, Resume
 from aoai_gateway.usage.early import EarlyAnswer
 from aoai_gateway.wire.dialects import dialect_of
@@ -46,8 +45,8 @@ if TYPE_CHECKING:
 
     from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.effects import Result
-    from aoai_gateway.proxy.messages import StreamLayer
     from aoai_gateway.proxy.request_head import AcceptedRequest
+    from aoai_gateway.proxy.stream_events import StreamLayer
     from aoai_gateway.runtime.gateway import Gateway
     from aoai_gateway.runtime.held_bytes import Held
     from aoai_gateway.runtime.spool import Spool
@@ -165,7 +164,7 @@ class StreamContext:
 
     def clear_deadline(self) -> None:
         """Forget the deadline."""
-        self.layer.deadlines.clear(self._deadline)
+        self.layer.clear_deadline(self._deadline)
 
     def hold(self, size: int) -> None:
         """Count so many bytes more as in memory. Raises GatewayError (503) if there is no room for them."""

@@ -17,9 +17,9 @@ from mitmproxy.flow import Flow
 
 from aoai_gateway.command_line import UsageError, parser_of
 from aoai_gateway.rerun import report
+from aoai_gateway.rerun.answers import Verdict, compare
 from aoai_gateway.rerun.calls import CaptureError, Session, read_session
 from aoai_gateway.rerun.case_set import SetError, read_set
-from aoai_gateway.rerun.comparison import Verdict, compare
 from aoai_gateway.rerun.sending import Gateway, UnreachableError, send_all
 from aoai_gateway.rerun.set_run import PriceError, read_prices, run_set, tell
 from aoai_gateway.wire.targets import DEPLOYMENT_NAME

@@ -36,17 +36,11 @@ class ExpectationError(ValueError):
 
 
 def check(expectations: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Check an answer.
+    """Check an answer by the expectations of a case.
 
-    Args:
-        expectations: as they are written in a case.
-        answer: ``text``, ``error``, ``finish_reason``, ``input_tokens``, ``output_tokens``, ``total_ms`` and
-            ``first_ms``; what is not known is None or absent.
-
-    Returns:
-        For each: ``expect`` (its name), ``passed``, and ``detail``. Of a judge's ``passed`` is None. An
-        answer that is an error keeps to nothing.
-
+    ``answer``: ``text``, ``error``, ``finish_reason``, ``input_tokens``, ``output_tokens``, ``total_ms`` and
+    ``first_ms``; what is not known is None or absent. Returns for each expectation: ``expect`` (its name),
+    ``passed``, and ``detail``. Of a judge's ``passed`` is None. An answer that is an error keeps to nothing.
     """
     return [_check_one(*one(expectation), answer) for expectation in expectations]
 

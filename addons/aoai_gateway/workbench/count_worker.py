@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aoai_gateway.runtime import body_worker
 from aoai_gateway.tokens import Counter, load_encodings
-from aoai_gateway.workbench.count_jobs import count
+from aoai_gateway.workbench.counting import count
 
 
 def main() -> None:

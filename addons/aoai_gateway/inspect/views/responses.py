@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aoai_gateway.inspect.views.answer import Answer, Choice, Part
+from aoai_gateway.inspect.views.answer import Answer, Choice, Part, response_verdicts
 from aoai_gateway.inspect.views.errors import summary
-from aoai_gateway.inspect.views.filters import response_verdicts
 from aoai_gateway.inspect.views.shapes import index, mapping, mappings, text, word
 from aoai_gateway.inspect.views.sse import Events
 from aoai_gateway.inspect.views.yaml_writer import YamlWriter
