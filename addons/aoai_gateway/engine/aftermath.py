@@ -1,8 +1,7 @@
 """The consequences of a failed attempt: whose fault it is, whether the call goes on, and the client's answer.
 
-- *A failure that a call may have caused breaks nothing by itself.* It is a suspicion until another call
-  confirms it (:mod:`~aoai_gateway.routing.suspicion`). A time-out that the client chose is not even that, and
-  a client that leaves takes its suspicions with it.
+- *A failure that a call may have caused breaks nothing by itself*: :mod:`~aoai_gateway.routing.suspicion`. A
+  time-out that the client chose is not even a suspicion.
 - *One call cannot empty a pool.* When a second backend fails in the same way (same 5xx, time-out, dropped
   connection), the cause is the call: its breaks for that are withdrawn and the answer is returned. The same
   if there is no second backend to ask. It takes one at another endpoint, if the pool has any: those at one

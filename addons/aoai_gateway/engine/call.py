@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aoai_gateway.bounded import Bounded
 from aoai_gateway.engine.plan import make_plan
-from aoai_gateway.quota.effective_policy import LONGEST_KEPT, MOST_KEPT
 from aoai_gateway.wire.operation import Cost
 from aoai_gateway.wire.operations import COMPLETIONS
 
@@ -42,15 +41,19 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.usage import Usage
 
 
+MOST_PLANS, LONGEST_NAME = 4096, 64
+"""How many plans are kept, and for how long a name of a deployment (Azure's longest): where none is
+configured, and in how they spell one, callers can make names up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Setup:
     """One loaded configuration and the tables computed from it. A call keeps the one it began with."""
 
     config: Config
     table: RoutingTable
-    # Where every deployment is known, and in how they spell one, clients make up the names.
     _plans: Bounded[tuple[str, str], Plan] = field(
-        default_factory=lambda: Bounded(MOST_KEPT), init=False, repr=False, compare=False
+        default_factory=lambda: Bounded(MOST_PLANS), init=False, repr=False, compare=False
     )
 
     def plan(self, client: Client, deployment: str) -> Plan:
@@ -59,7 +62,7 @@ class Setup:
         plan = self._plans.get(key)
         if plan is None:
             plan = make_plan(self.config, self.table, client, self.config.spelled(deployment))
-            if len(deployment) <= LONGEST_KEPT:
+            if len(deployment) <= LONGEST_NAME:
                 self._plans.put(key, plan)
         return plan
 

@@ -16,9 +16,8 @@ A call goes through these stages:
 3. **Fallback.** A deployment that cannot serve the call (its content filter, its model's context) may lead to
    another virtual deployment, if the configuration says so (:mod:`~aoai_gateway.engine.fallback`).
 4. **Delivery.** The answer goes to the client as it comes. From the first byte on nothing can be replayed.
-5. **Settlement.** What the call has cost takes the place of what was booked for it
-   (:mod:`~aoai_gateway.engine.settlement`). Where its work goes on after the answer, that is when a later
-   call looks at its end (:mod:`~aoai_gateway.engine.settlement`).
+5. **Settlement.** What the call has cost takes the place of what was booked for it. Where its work goes on
+   after the answer, that is when a later call looks at its end (:mod:`~aoai_gateway.engine.settlement`).
 """
 
 from __future__ import annotations
@@ -132,6 +131,8 @@ class Engine:
         """
         if call.stretched:
             self.admission.forget(call)
+        if call.reserved is None and call.taken_back is None:
+            return iter(())
         return self.settlement.abandoned(call)
 
     def _attempts(self, call: Call, pool: Pool, now: float) -> Attempts:

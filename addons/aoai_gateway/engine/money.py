@@ -29,11 +29,6 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.usage import Usage
 
 
-def has_price(call: Call) -> bool:
-    """Whether the price of what a call asks for is known."""
-    return call.setup.config.price_of(call.deployment) is not None
-
-
 def most(call: Call, prompt_tokens: int, answer_tokens: int) -> int:
     """Return what a call may cost at most, in millionths. Raises a 403 if nothing says its price."""
     price = call.setup.config.price_of(call.deployment)

@@ -113,7 +113,7 @@ def routing_request_of(
     )
     if plan.leaves_to_streams and not call.body.stream:
         # Among those that can serve it at all: by chance alone, no call is left without a backend.
-        request.takes = draw_takers(able(request), call.body.stream, draw)
+        request.takes = draw_takers(able(request), draw)
     if plan.strategy == "weighted":
         request.lots = draw_lots(pool, draw)
     return request

@@ -155,11 +155,12 @@ class Scheduler:
         request.backend = request.capacity = None
         if backend is not None and capacity is not None:
             capacity.undo(request.call_id, now)
-            self._give_back(request, request.tokens)
+            if request.limited:
+                self._give_back(request, request.tokens)
             self.breaks.probe_ended(backend, request.cls.name, request.call_id)
 
     def _give_back(self, request: RoutingRequest, tokens: int) -> None:
-        if tokens > 0 and request.limited:
+        if tokens > 0:
             self.client_shares.give_back(request.cls.name, request.client, tokens, request.given)
 
     def is_free(self, request: RoutingRequest) -> bool:
@@ -379,7 +380,7 @@ class Scheduler:
         request.backend = request.capacity = None
         if backend is not None and capacity is not None:
             capacity.end(request.call_id, used_tokens, now, grows=request.grows)
-            if used_tokens is not None:
+            if used_tokens is not None and request.limited:
                 self._give_back(request, request.tokens - used_tokens)
             if capacity.frees_early(now):
                 self.breaks.half_open(backend.key)

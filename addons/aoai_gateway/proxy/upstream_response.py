@@ -272,7 +272,7 @@ class UpstreamResponse:
         why_not = answers.is_no_answer(self._call, status)
         if why_not is not None:
             return Failed(now, FailureKind.PROTOCOL, why_not)
-        if is_failure(status):
+        if status >= 400 and is_failure(status):
             return Answered(now, status, self.head)
         if self._call.target.operation.websocket and status < 300:
             return self._in_handshake(status, now)
@@ -438,7 +438,7 @@ class UpstreamResponse:
             return refused
         facts = self.facts = read_answer(self.decoded)
         error_object = facts.error or {}
-        if status == 200:
+        if status == 200 and (self._call.fallbacks or self._call.barred):
             reasons = facts.finish_reasons
             refusal = falls_back(self._call, status, None, error=facts.error, finish_reasons=reasons)
             if refusal is not None:

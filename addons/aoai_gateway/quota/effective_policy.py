@@ -13,11 +13,6 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Client, Config, Policy
     from aoai_gateway.quota.quotas import Budget
 
-MOST_KEPT = 4096
-LONGEST_KEPT = 64
-"""How many policies are kept, and for how long a name (Azure's longest): where no virtual deployment is
-configured, callers can make names up."""
-
 
 @dataclass(frozen=True, slots=True)
 class OnExceed:
@@ -99,21 +94,6 @@ class PolicyAction:
     seconds: float | None = None
 
 
-def effective_policy(config: Config, client: Client, deployment: str) -> EffectivePolicy:
-    """Return a client's policy at a deployment, also at one that it may not use.
-
-    The same object as long as the configuration is the same.
-    """
-    kept: dict[tuple[str, str], EffectivePolicy] = config.derived.setdefault(EffectivePolicy, {})
-    key = (client.name, deployment)
-    if (found := kept.get(key)) is not None:
-        return found
-    made = _contract(config, client, deployment)
-    if len(kept) < MOST_KEPT and len(deployment) <= LONGEST_KEPT:
-        kept[key] = made
-    return made
-
-
 class _Everywhere(NamedTuple):
     """What holds of a client at every deployment: the same objects, however many names it asks for."""
 
@@ -137,7 +117,8 @@ def _everywhere(config: Config, client: Client) -> _Everywhere:
     return found
 
 
-def _contract(config: Config, client: Client, deployment: str) -> EffectivePolicy:
+def effective_policy(config: Config, client: Client, deployment: str) -> EffectivePolicy:
+    """Return a client's policy at a deployment, also at one that it may not use."""
     everywhere = _everywhere(config, client)
     limits = {
         kind: amounts.deployments[deployment]

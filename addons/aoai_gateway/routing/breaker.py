@@ -1,11 +1,8 @@
 """Breaks: the time for which a backend is skipped.
 
 A break is opened by a failed attempt, for the backend or, where the cause concerns all of it (no connection,
-TLS, our own key refused), for the whole endpoint. It remembers the call that opened it, because one call must
-not be able to empty a pool: when a second backend fails in the same way, the cause is the call, and its
-breaks are withdrawn. A failure that a call may have caused itself opens a break only when another call
-confirms it (see :mod:`~aoai_gateway.routing.suspicion`); if that was the same client's, the break is for that
-client alone.
+TLS, our own key refused), for the whole endpoint. It remembers the call that opened it, since it is withdrawn
+when the call turns out to be the cause itself.
 
 A failure breaks the backend for every priority class, each for its own time. Afterwards the backend
 is half open for each class (see :mod:`~aoai_gateway.routing.recovery`), until a probe of that class has
@@ -326,11 +323,6 @@ class Breaks:
         for scope, breaks in list(self._breaks.items()):
             for brk in list(breaks.values()):
                 yield scope, brk
-
-    def __iter__(self) -> Iterator[tuple[Scope, Break]]:
-        """Iterate over the longest break of each scope, ended ones included."""
-        for scope, breaks in list(self._breaks.items()):
-            yield scope, max(breaks.values(), key=lambda b: b.until)
 
 
 def _scopes(backend: Backend) -> tuple[Scope, Scope]:

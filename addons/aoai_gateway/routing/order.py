@@ -428,13 +428,13 @@ def _headroom(request: RoutingRequest, backend: Backend, now: float, capacities:
     return 1.0 if headroom is None else headroom
 
 
-def draw_takers(pool: Pool, streaming: bool, draw: Callable[[], float]) -> frozenset[BackendKey] | None:
+def draw_takers(pool: Pool, draw: Callable[[], float]) -> frozenset[BackendKey] | None:
     """Draw, once per call, which backends take a non-streaming request; None means all of them.
 
     ``draw`` returns a number in [0, 1). The last backend takes every call that reaches it: it may be the last
     only because those after it have been switched off, or are not for this client.
     """
-    if streaming or all(b.non_streaming_fraction >= 1 for b in pool[:-1]):
+    if all(b.non_streaming_fraction >= 1 for b in pool[:-1]):
         return None
     return frozenset(
         b.key

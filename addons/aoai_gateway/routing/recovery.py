@@ -101,17 +101,13 @@ class _HalfOpen:
         return [lease.since for lease in self.leases.values() if lease.since >= self.failed_at]
 
 
-def _unheard(_scope: Scope) -> float:
-    return -math.inf
-
-
 class Probes:
     """The backends that are half open, by class. ``limit``: probes at a time; ``seconds``: their lease."""
 
     def __init__(self, limit: int = 1, seconds: float = 10.0) -> None:
         self._limit = limit
         self._seconds = seconds
-        self.heard: Callable[[Scope], float] = _unheard
+        self.heard: Callable[[Scope], float] = lambda _: -math.inf
         """When bytes of any kind last came from a backend or endpoint."""
         self.half_open: dict[Scope, dict[str, _HalfOpen]] = {}
         """All that is half open, by class."""
