@@ -312,7 +312,7 @@ ELSEWHERE = {
 
 BEFORE_SENDING = re.compile(
     r"(engine|downstream_request|request_head|health|Plugin\.gateway_(client|backend_chosen)|Ask)\b.*"
-    r"|Engine\.(?!abandoned)\w+|call\.make_plan"
+    r"|Engine\.(?!abandoned)\w+|Setup\.plan"
     r"|upstream_attempt\.build_request"
     r"|RequestSteps\.(?!swallow)\w+|GatewayStream\.(advance|_send|respond)"
     r"|EngineDriver\.(begin|advance|_choose)|StreamContext\.(tell|ask|refused)"

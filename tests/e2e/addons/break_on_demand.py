@@ -75,7 +75,7 @@ FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (upstream_attempt, "without_secrets"),
     (put_off, "annotate"),
     (engine, "parse_body"),
-    (call, "make_plan"),
+    (call.Setup, "plan"),
     (attempts, "routing_request_of"),
     (scheduler, "order"),
     (inspector, "attempt_flow"),
