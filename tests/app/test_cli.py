@@ -82,6 +82,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Hosts:
     stand_in = Hosts()
     module = ModuleType("aoai_gateway.app.host")
     module.serve = stand_in.serve  # type: ignore[attr-defined]
+    module.run = lambda code: code  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "aoai_gateway.app.host", module)
     monkeypatch.setattr(serving, "run_mitmweb", stand_in.run_mitmweb)
     return stand_in

@@ -6,6 +6,7 @@ import argparse
 import importlib.metadata
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +20,7 @@ from aoai_gateway.app.loading import (
     load_config,
 )
 from aoai_gateway.app.mitmproxy_options import as_settings, run_mitmweb
-from aoai_gateway.command_line import PROGRAM, UsageError, parser_of
+from aoai_gateway.command_line import PROGRAM, UsageError, parser_of, whole_number
 from aoai_gateway.wire.authority import authority, reachable
 
 if TYPE_CHECKING:
@@ -44,20 +45,22 @@ def serve(words: list[str]) -> int:
     from aoai_gateway.app import lean_addons
 
     lean_addons.install()  # before anything of mitmproxy's is imported
+    from aoai_gateway.app.host import run
     from aoai_gateway.app.host import serve as serve_here
 
     greet(args.config, loaded, address, inspector=False)
     where = {"host": args.host, "port": args.port}
     what = {"addons": args.script, "options": options, "capture": args.capture}
+    serving = partial(serve_here, args.config, **where, **what)
     if args.workers == 1:
-        return serve_here(args.config, **where, **what)
+        return run(serving())
     from aoai_gateway.app.supervisor import StartFailedError, Supervisor
 
-    def run(worker: Worker) -> int:
-        return serve_here(args.config, **where, **what, worker=worker)
+    def serve_one(worker: Worker) -> int:
+        return run(serving(worker=worker))
 
     try:
-        return Supervisor(args.config, loaded, (address.host, address.port), args.workers, run).run()
+        return Supervisor(args.config, loaded, (address.host, address.port), args.workers, serve_one).run()
     except StartFailedError as error:
         raise StartError(str(error)) from None
 
@@ -107,7 +110,9 @@ def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace
     add_config_option(parser)
     parser.add_argument("--host", help="listen on this address (default: as configured, else 127.0.0.1)")
     parser.add_argument(
-        "--port", type=port_number, help="listen on this port (default: as configured, else 8080)"
+        "--port",
+        type=whole_number(0, 65535, "port: a number up to 65535 is, or 0 for a free one"),
+        help="listen on this port (default: as configured, else 8080)",
     )
     parser.add_argument(
         "-s",
@@ -215,20 +220,11 @@ def greet(path: Path, loaded: Loaded, address: Address, *, inspector: bool) -> N
 # --- words of the command line ---------------------------------------------------------------------------
 
 
-def port_number(text: str) -> int:
-    """Read a port; 0 is a free one."""
-    if not (text.isascii() and text.isdigit() and int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: a number up to 65535 is, or 0 for a free one")
-    return int(text)
-
-
 def worker_count(text: str) -> int:
     """Read a number of workers; ``auto`` is one for each core."""
     if text == "auto":
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_WORKERS):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers: 1 to {MOST_WORKERS} is, or auto")
-    return int(text)
+    return whole_number(1, MOST_WORKERS, f"number of workers: 1 to {MOST_WORKERS} is, or auto")(text)
 
 
 def capture_file(text: str) -> Path:
