@@ -16,7 +16,8 @@ from aoai_gateway.config.models import SimulatedDeployment, SimulatedEndpoint
 from aoai_simulator import limits
 from aoai_simulator.models import limits_of
 from aoai_simulator.replies import Frames, Reply, Whole
-from aoai_simulator.resource import Call, Request, Resource
+from aoai_simulator.requests import Request
+from aoai_simulator.resource import Call, Resource
 from aoai_simulator.settings import Settings
 from aoai_simulator.stored_responses import MAX_STORED
 from aoai_simulator.tokenizer import ByteTokenizer
