@@ -54,7 +54,7 @@ async def _for_ever() -> None:
 def _reply(exchange: Exchange, fault: Fault, call: Call) -> tuple[replies.Reply, Pace]:
     """The reply that the fault leaves, and its pace."""
     resource = exchange.listener.resource
-    pace = exchange.listener.pace(call)
+    pace = exchange.pace(call)
     refusal = replacement(fault, resource.refused(call))
     if refusal is not None:
         return refusal, pace
