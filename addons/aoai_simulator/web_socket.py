@@ -41,7 +41,6 @@ class WebSocket:
         self._socket = Connection(ConnectionType.SERVER)
         self._speaking: asyncio.Task[None] | None = None
         self._parts: list[str] = []
-        self.messages = 0
 
     async def serve(self) -> None:
         """Serve until one side closes. Raises StreamClosedError if the client hangs up without a close."""
@@ -74,7 +73,6 @@ class WebSocket:
                     await self._answer(text)
 
     async def _answer(self, text: str) -> None:
-        self.messages += 1
         try:
             message = json.loads(text)
         except ValueError:
