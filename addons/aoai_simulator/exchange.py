@@ -29,12 +29,11 @@ from aoai_simulator.connection import Connection, Entry, abort
 from aoai_simulator.faults import Fault, FaultQueue
 from aoai_simulator.limits import Headers
 from aoai_simulator.messages import shaped
-from aoai_simulator.replies import Frames, Upgrade, Whole
+from aoai_simulator.replies import Frames, Pace, Upgrade, Whole
 from aoai_simulator.requests import Request
 from aoai_simulator.resource import Call, Resource
 from aoai_simulator.settings import Settings
 from aoai_simulator.targets import parse_target
-from aoai_simulator.timing import Pace
 from aoai_simulator.web_socket import WebSocket
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus}

@@ -12,8 +12,7 @@ from tornado.iostream import IOStream, StreamClosedError
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import CloseConnection, Message, Ping, TextMessage
 
-from aoai_simulator.replies import compact
-from aoai_simulator.timing import Pace
+from aoai_simulator.replies import Pace, compact
 
 
 class Answering(Protocol):

@@ -253,7 +253,7 @@ def test_responses_may_end_without_a_done_marker() -> None:
 
 def test_the_core_needs_no_server() -> None:
     code = (
-        "import sys; from aoai_simulator import faults, limits, resource, timing;"
+        "import sys; from aoai_simulator import faults, limits, resource;"
         "print(sorted({'tornado', 'mitmproxy'} & set(sys.modules)))"
     )
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
