@@ -106,6 +106,26 @@ def test_messages(problems: Problems, line: str, said: str):
 
 
 @pytest.mark.parametrize(
+    ("written", "right"),
+    [
+        ("10k", "10"),
+        ("2.5k", "2.5"),
+        ("10000 tokens", "10"),
+        ("2500 tpm", "2.5"),
+        ("'10,000'", None),
+        ("50%", None),
+    ],
+)
+@pytest.mark.parametrize("form", ["{}", "{{gpt-4o: {}}}"])
+def test_a_limit_in_thousands_is_not_told_to_be_a_thousand_times_as_much(
+    problems: Problems, form: str, written: str, right: str | None
+):
+    limit = f"max_tokens_per_minute_in_k: {form.format(written)}"
+    (problem,) = problems(f"{HEAD}  - {{name: B, key: key-of-client-b-16, {limit}}}")
+    assert problem.endswith(f"write {right}" if right else "a number is expected")
+
+
+@pytest.mark.parametrize(
     ("line", "said"),
     [
         ("kye: x", 'kye: unknown key; did you mean "key"?'),

@@ -269,7 +269,8 @@ def _describe(document: Mapping, detail: ErrorDetails) -> Problem:
 def _right_kind(kind: str, node: Node, path: KeyPath, shown: str | None) -> str | None:
     """Return what could stand in the place of a value of the wrong kind; None where that is not known."""
     if kind in _INSTEAD_OF_A_NUMBER and shown and isinstance(node, Scalar) and node.written is None:
-        number = without_unit(node.text or "", whole=kind != "float_parsing")
+        in_thousands = any(str(key).endswith("_in_k") for key in path)
+        number = without_unit(node.text or "", whole=kind != "float_parsing", in_thousands=in_thousands)
         return f"write {number}" if number else None
     if "a mapping" in _EXPECTED.get(kind, "") and isinstance(path[-1], int):
         text = node.text if isinstance(node, Scalar) and node.written is None and shown else None
