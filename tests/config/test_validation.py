@@ -90,6 +90,14 @@ clients:
             "router_settings: unknown key; it is LiteLLM's; docs/howto/litellm.md says what stands for its "
             "settings here",
         ),
+        (
+            "usage_log: {{ LOG }}",
+            "usage_log: is a placeholder of a template, {{ … }}; fill it in, or write ${NAME}",
+        ),
+        (
+            "budget_file: {{.Values.file}}",
+            "budget_file: is a placeholder of a template, {{ … }}; fill it in, or write ${NAME}",
+        ),
         ("num_retries: 2", 'num_retries: unknown key; did you mean "replay"?'),
         ("usage_log: ''", 'usage_log: is empty; write "stdout" or the path of a file'),
         ('listen: {port: "${NOT:-x}"}', 'listen.port: is "${NOT:-x}", but a whole number is expected'),
