@@ -98,6 +98,11 @@ clients:
             "budget_file: {{.Values.file}}",
             "budget_file: is a placeholder of a template, {{ … }}; fill it in, or write ${NAME}",
         ),
+        (
+            "  - {name: B, key: key-of-client-b-16, budget_duration: 30d}",
+            "clients[1].budget_duration: unknown key; leave it out: max_cost_per_day and max_cost_per_month "
+            "name theirs",
+        ),
         ("num_retries: 2", 'num_retries: unknown key; did you mean "replay"?'),
         ("usage_log: ''", 'usage_log: is empty; write "stdout" or the path of a file'),
         ('listen: {port: "${NOT:-x}"}', 'listen.port: is "${NOT:-x}", but a whole number is expected'),
