@@ -110,6 +110,10 @@ clients:
             "listen: {certificate: no.pem}",
             "listen.certificate: names a file that does not exist; looked for ",
         ),
+        (
+            "listen: {certificate: ~no-such-user/no.pem}",
+            "listen.certificate: names a file that does not exist; looked for ",
+        ),
     ],
 )
 def test_messages(problems: Problems, line: str, said: str):

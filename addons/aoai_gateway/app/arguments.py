@@ -34,7 +34,7 @@ def worker_count(text: str) -> int:
 
 def capture_file(text: str) -> Path:
     """Read the name of a file that can be written."""
-    path = Path(text).expanduser().absolute()
+    path = Path(os.path.expanduser(text)).absolute()
     try:
         # A fault is to be reported now, and not when the first call is lost.
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))

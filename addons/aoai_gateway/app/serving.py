@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from aoai_gateway.app import signals
@@ -61,6 +62,8 @@ def web(words: list[str]) -> int:
     script = CHECKOUT / "addons" / "gateway.py"
     if not script.is_file():
         raise StartError(f"{script} is missing: the inspector runs from a checkout of the project.")
+    if not any(setting.startswith("confdir=") for setting in settings):
+        _look_at_mitmproxys_folder()
     arguments = ["--scripts", str(script)]
     for path in args.script:
         arguments += ["--scripts", path]
@@ -120,7 +123,7 @@ def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace
     args = parser.parse_args(own)
     args.config = existing_config(args.config)
     for path in args.script:
-        if not Path(path).expanduser().is_file():
+        if not os.path.isfile(os.path.expanduser(path)):
             raise UsageError(f"-s {path}: there is no such file.")
     return args, rest
 
@@ -137,6 +140,21 @@ def _prepare(args: argparse.Namespace) -> tuple[Loaded, Address]:
     )
     _check_free(address)
     return loaded, address
+
+
+def _look_at_mitmproxys_folder() -> None:
+    """Look whether mitmproxy has its authority, or a place to keep it. Raises StartError."""
+    folder = os.path.expanduser("~/.mitmproxy")
+    if os.path.isfile(os.path.join(folder, "mitmproxy-ca.pem")):
+        return
+    with suppress(OSError):
+        if not folder.startswith("~"):  # There may be no home.
+            os.makedirs(folder, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StartError(
+            f"mitmproxy keeps its settings in {folder}, which cannot be written; name another folder behind "
+            f"--: {PROGRAM} web -- --set confdir=FOLDER"
+        )
 
 
 def _check_free(address: Address) -> None:
