@@ -641,7 +641,7 @@ class Kept:
 
 def kept_records(here: Connection) -> list[dict[str, Any]]:
     kept = Kept()
-    here.gateway.sinks._open["kept"] = kept  # type: ignore[assignment]
+    here.gateway.sinks.for_records["kept"] = kept  # type: ignore[assignment]
     return kept.records
 
 

@@ -125,7 +125,7 @@ def gateway_that_keeps(*heard: str) -> tuple[Gateway, Kept]:
     gateway.adopt(config("a"))
     listeners: Any = Heard(frozenset(heard))
     gateway.heard = listeners
-    gateway.sinks._open["kept"] = kept  # type: ignore[assignment]
+    gateway.sinks.for_records["kept"] = kept  # type: ignore[assignment]
     return gateway, kept
 
 

@@ -270,7 +270,8 @@ class StreamContext:
 
     def refused(self, error: GatewayError) -> None:
         """Write down that the request is refused before it became a call."""
-        self.gateway.observer.refused(self.flow, error)
+        if self.gateway.observer is not None:
+            self.gateway.observer.refused(self.flow, error)
         client = self.accepted.client.name if self.accepted is not None else None
         path = self.flow.request.path
         self.gateway.answered_early(EarlyAnswer.refused(error, client, address_of(self.client), path))

@@ -175,8 +175,7 @@ class Metrics:
         if usage is not None:
             self._count_tokens(kind, usage)
         if call.served:
-            cost = cost_of(call)
-            if cost:
+            if call.setup.config.prices and (cost := cost_of(call)):
                 self._cost.add(kind.where, cost)
             requested = call.requested_tier
             if requested or call.service_tier:

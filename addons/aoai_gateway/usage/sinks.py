@@ -35,7 +35,7 @@ REQUEST_SECONDS = 1.0
 
 
 class Batch:
-    """Records on their way to sinks; false if no sink takes records.
+    """Records on their way to sinks.
 
     Each is made a line as it comes, while a processor's caches hold it: that takes a half of the time.
     """
@@ -46,9 +46,6 @@ class Batch:
         self._takes_lines, self._takes_records = any(lines), not all(lines)
         self._lines: list[Line] = []
         self._records: list[Record] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._sinks)
 
     def add(self, record: Record) -> None:
         """Take a record, which is not changed from now on. Raises TypeError as `line_of` does."""
@@ -70,8 +67,10 @@ class Sinks:
     """The sinks of the configuration in force. Those that it still names live on when it changes."""
 
     def __init__(self) -> None:
-        self._open: dict[UsageSink | str, AnySink] = {}
-        self._prompts: tuple[RecordPrompts, Sink[Record]] | None = None
+        self.for_records: dict[UsageSink | str, AnySink] = {}
+        """Those that usage records go to."""
+        self.prompts: tuple[RecordPrompts, Sink[Record]] | None = None
+        """The one that prompts go to, and its settings."""
         self._counted: list[AnySink] = []
         """All that are open, or about to be closed."""
         self._ended: dict[str, tuple[int, int]] = {}
@@ -80,16 +79,12 @@ class Sinks:
         """Guards these two, which are read and changed in several threads."""
 
     def __iter__(self) -> Iterator[AnySink]:
-        prompts = () if self._prompts is None else (self._prompts[1],)
-        return iter((*self._open.values(), *prompts))
-
-    def __bool__(self) -> bool:
-        """Whether there is any for usage records."""
-        return bool(self._open)
+        prompts = () if self.prompts is None else (self.prompts[1],)
+        return iter((*self.for_records.values(), *prompts))
 
     def batch(self) -> Batch:
         """Return what gathers the next records for the sinks that are open now."""
-        return Batch(tuple(self._open.values()))
+        return Batch(tuple(self.for_records.values()))
 
     def put(self, records: Iterable[Record]) -> None:
         """Give records to all; never blocks. Raises TypeError, before one has any, as `line_of` does."""
@@ -100,12 +95,12 @@ class Sinks:
 
     def records_prompts_of(self, client: str) -> bool:
         """Whether a client's prompts are written down."""
-        return self._prompts is not None and client in self._prompts[0].clients
+        return self.prompts is not None and client in self.prompts[0].clients
 
     def put_prompt(self, record: Record) -> None:
         """Have a prompt written (:func:`~aoai_gateway.usage.prompts.prompt_of`); never blocks."""
-        if self._prompts is not None:
-            self._prompts[1].put([record])
+        if self.prompts is not None:
+            self.prompts[1].put([record])
 
     def adopt(self, config: Config) -> list[AnySink]:
         """Open what a configuration names. Returns the sinks that are no longer wanted, to be closed.
@@ -117,7 +112,7 @@ class Sinks:
             wanted["stdout"] = None
         if config.usage_log is not None:
             wanted[config.usage_log] = None
-        before = self._open
+        before = self.for_records
         made: dict[UsageSink | str, AnySink] = {}
         try:
             for key in wanted:
@@ -126,20 +121,20 @@ class Sinks:
         except BaseException:
             self.close(list(made.values()))
             raise
-        prompts_before, prompts_made = self._prompts, self._made_for_prompts(config)
+        prompts_before, prompts_made = self.prompts, self._made_for_prompts(config)
         with self._lock:
             self._counted += made.values()
             if prompts_made is not None and prompts_made != prompts_before:
                 self._counted.append(prompts_made[1])
         # Records come in from another thread meanwhile: they find all of the old ones, or all of the new.
-        self._prompts = prompts_made
-        self._open = {key: before.get(key) or made[key] for key in wanted}
+        self.prompts = prompts_made
+        self.for_records = {key: before.get(key) or made[key] for key in wanted}
         gone = [sink for key, sink in before.items() if key not in wanted]
         replaced = prompts_before is not None and prompts_before is not prompts_made
         return [*gone, prompts_before[1]] if prompts_before is not None and replaced else gone
 
     def _made_for_prompts(self, config: Config) -> tuple[RecordPrompts, Sink[Record]] | None:
-        wanted, before = config.record_prompts, self._prompts
+        wanted, before = config.record_prompts, self.prompts
         if wanted is None:
             return None
         return before if before is not None and before[0] == wanted else (wanted, _prompt_sink(wanted))
@@ -155,7 +150,7 @@ class Sinks:
 
     def take_all(self) -> list[AnySink]:
         """Return all of them, to be closed: no record goes to them from now on."""
-        sinks, self._open, self._prompts = list(self), {}, None
+        sinks, self.for_records, self.prompts = list(self), {}, None
         return sinks
 
     def close(self, sinks: list[AnySink]) -> None:
