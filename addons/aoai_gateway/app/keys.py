@@ -7,8 +7,7 @@ import json
 import secrets
 from typing import TYPE_CHECKING
 
-from aoai_gateway.config.client_credentials import NotAfter
-from aoai_gateway.config.clients import digest_of
+from aoai_gateway.config.clients import NotAfter, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from aoai_gateway.config.identity_checks import check_identities
-from aoai_gateway.config.key_checks import check_keys
+from aoai_gateway.config.credential_checks import check_credentials
 from aoai_gateway.config.models import Client, Config, Group, Policy
 from aoai_gateway.config.patterns import is_pattern, matches, matches_any, matches_deployment
 from aoai_gateway.config.policies import LIMITS, TOTAL
@@ -27,8 +26,7 @@ def check_clients(config: Config, locate: Locate) -> Iterator[Finding]:
     """Yield everything that is wrong with groups and clients, or that the writer should know of."""
     yield from repeated([group.name for group in config.groups], ("groups",), "a group", locate)
     yield from repeated([client.name for client in config.clients], ("clients",), "a client", locate)
-    yield from check_keys(config)
-    yield from check_identities(config)
+    yield from check_credentials(config)
     for place in _places(config):
         yield from _check_names(config, place)
         yield from _check_limits(config, place)

@@ -1,5 +1,7 @@
 """The kinds of values that a configuration holds, each with its check and its plain error message.
 
+`Model` is the base of all that hold them.
+
 The loader hands every YAML scalar over as the text that was written (``${ENV_VAR}`` filled in), so
 ``key: 0123`` keeps its zero and ``port: ${PORT}`` needs no rule of its own; pydantic's lax mode makes
 numbers and booleans of it. A check that fails raises :func:`fault`; its message never repeats a value
@@ -10,12 +12,14 @@ import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Self
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     PlainSerializer,
     SecretStr,
@@ -332,3 +336,20 @@ Amount = Annotated[float, Field(ge=0, le=10**12)]
 
 Whole = Annotated[int, Field(ge=0, le=10**15)]
 """A whole number that is not negative; the bound keeps counters far from where doubles lose integers."""
+
+
+class Model(BaseModel):
+    """Frozen, unknown keys refused, inputs (they may be secret) never shown."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+    )
+
+    def but(self, **changes: Any) -> Self:
+        """Return a copy with the changes, validated; nothing that was derived from old values is copied."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self).model_validate(fields | changes)

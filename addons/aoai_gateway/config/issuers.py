@@ -7,8 +7,16 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from aoai_gateway.config.fields import ExistingFile, KeptFile, Name, Url, fault, is_loopback, one_or_list
-from aoai_gateway.config.model import Model
+from aoai_gateway.config.fields import (
+    ExistingFile,
+    KeptFile,
+    Model,
+    Name,
+    Url,
+    fault,
+    is_loopback,
+    one_or_list,
+)
 
 Names = Annotated[
     tuple[Name, ...],

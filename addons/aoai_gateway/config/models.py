@@ -12,9 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SecretStr, ValidationInfo, field_validator, model_validator
 
-from aoai_gateway.config.admin import Admin
-from aoai_gateway.config.client_credentials import Expiring
-from aoai_gateway.config.clients import Client, KnownKey, digest_of
+from aoai_gateway.config.clients import Client, Expiring, KnownKey, digest_of
 from aoai_gateway.config.endpoints import (
     Aoai,
     ConnectionLimits,
@@ -34,10 +32,10 @@ from aoai_gateway.config.fields import (
     DeploymentName,
     KeptFile,
     LogTarget,
+    Model,
     Name,
 )
 from aoai_gateway.config.issuers import Issuer
-from aoai_gateway.config.model import Model
 from aoai_gateway.config.policies import Group, Policy
 from aoai_gateway.config.prices import Price
 from aoai_gateway.config.priorities import (
@@ -48,6 +46,7 @@ from aoai_gateway.config.priorities import (
     PriorityClass,
 )
 from aoai_gateway.config.sections import (
+    Admin,
     Breaks,
     Cors,
     Drain,
@@ -227,7 +226,11 @@ class Config(Model):
         return {}
 
     @cached_property
-    def _clients_by_digest(self) -> dict[bytes, KnownKey]:
+    def known_keys(self) -> Mapping[bytes, KnownKey]:
+        """The keys of enabled clients, by digest (`digest_of`).
+
+        So the time that a comparison takes says nothing about how much of a key was right.
+        """
         return {
             digest: KnownKey(client, end.timestamp() if end is not None else None, bool(client.key_sha256))
             for client in self.clients
@@ -235,16 +238,9 @@ class Config(Model):
             for digest, end in client.digests()
         }
 
-    def known_key(self, key: str) -> KnownKey | None:
-        """Return the enabled client that has this key, and until when it counts.
-
-        What is compared is a digest, so the time it takes says nothing about how much of a key was right.
-        """
-        return self._clients_by_digest.get(digest_of(key))
-
     def client_for_key(self, key: str) -> Client | None:
         """Return the enabled client that has this key, expired or not."""
-        found = self.known_key(key)
+        found = self.known_keys.get(digest_of(key))
         return found.client if found is not None else None
 
     def expiring(self) -> Iterator[Expiring]:
@@ -353,12 +349,9 @@ class Config(Model):
             return (PriorityClass(IMPLICIT, 0, lengths),)
         return tuple(each.resolved(rank, lengths) for rank, each in enumerate(self.priorities))
 
-    def classes_above(self, rank: int) -> tuple[str, ...]:
-        """Return the names of the classes above one of this rank."""
-        return self._classes_above[rank]
-
     @cached_property
-    def _classes_above(self) -> tuple[tuple[str, ...], ...]:
+    def classes_above(self) -> tuple[tuple[str, ...], ...]:
+        """The names of the classes above one, by its rank."""
         names = tuple(cls.name for cls in self.priority_classes)
         return tuple(names[:rank] for rank in range(len(names)))
 

@@ -6,8 +6,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, SecretStr, Tag, model_validator
 
-from aoai_gateway.config.fields import HOST, PLACEHOLDER, ExistingFile, Name, comma_list, fault
-from aoai_gateway.config.model import Model
+from aoai_gateway.config.fields import HOST, PLACEHOLDER, ExistingFile, Model, Name, comma_list, fault
 
 REDIS_PORT = 6379
 SENTINEL_PORT = 26379
