@@ -224,7 +224,7 @@ def test_a_bug_in_it_is_a_bug_here(tmp_path: Path) -> None:
     async def run() -> None:
         code = """
             import pickle, sys
-            from aoai_gateway.runtime.body_jobs import FRAME, Bug
+            from aoai_gateway.runtime.body_worker import FRAME, Bug
             sys.stdin.buffer.read(FRAME.size)
             answer = pickle.dumps(Bug("KeyError; somewhere.py:3"))
             sys.stdout.buffer.write(FRAME.pack(len(answer), 0) + answer)

@@ -149,7 +149,3 @@ class _TroubleWatch:
     def _watch(self) -> None:
         while not self._over.wait(TROUBLE_SECONDS):
             self.look()
-
-
-if __name__ == "__main__":
-    main()
