@@ -24,11 +24,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from aoai_gateway import child_process
 from aoai_gateway.config.models import Config
 from aoai_gateway.usage import writer_child
-from aoai_gateway.usage.elsewhere import Otlp
 from aoai_gateway.usage.lines import line_of
 from aoai_gateway.usage.sink import LineSink, Record, SinkError
 from aoai_gateway.usage.sinks import Sinks
-from aoai_gateway.usage.writer_process import FRAME, ProcessWriter
+from aoai_gateway.usage.writer_process import FRAME, Otlp, ProcessWriter
 from tests.usage.receiver import Receiver
 from tests.usage.records import record
 

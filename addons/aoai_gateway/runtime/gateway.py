@@ -7,7 +7,7 @@ import logging
 import random
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mitmproxy.utils import asyncio_utils
 
@@ -37,8 +37,8 @@ from aoai_gateway.runtime.slow_readers import SlowReaders
 from aoai_gateway.runtime.token_trials import TokenTrials
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.tokens import Counter
+from aoai_gateway.usage.counts import SinkCounts
 from aoai_gateway.usage.early import EarlyAnswer, EarlyAnswers
-from aoai_gateway.usage.gauges import SinkCounts
 from aoai_gateway.usage.metrics import Metrics
 from aoai_gateway.usage.prompts import prompt_of
 from aoai_gateway.usage.record import usage_record
@@ -63,7 +63,6 @@ if TYPE_CHECKING:
     from aoai_gateway.identity.identify import Identified
     from aoai_gateway.identity.verifier import TokenVerifier
     from aoai_gateway.quota.quotas import Reservation
-    from aoai_gateway.runtime.clock import Clock
     from aoai_gateway.runtime.observer import Observer
     from aoai_gateway.runtime.opened_ahead import Opened
     from aoai_gateway.state import State
@@ -104,6 +103,16 @@ async def _at_once(client: str, backend: Connection) -> None:
     """Wait for nothing."""
 
 
+class Clock(Protocol):
+    """The clock of a gateway, in seconds, which tests turn by hand; the module `time` is one."""
+
+    def monotonic(self) -> float:
+        """Return the time that never jumps."""
+
+    def time(self) -> float:
+        """Return the time since the epoch."""
+
+
 class Gateway:
     """One gateway process's state. There is one, while addon instances come and go."""
 
@@ -136,7 +145,7 @@ class Gateway:
         """The threads for reading uploads on disk."""
         self.connections = Connections()
         """The clients' connections that are open."""
-        self.opened_ahead: OpenedAhead[Opened] = OpenedAhead(clock, lambda: self.heard.plugins_open)
+        self.opened_ahead: OpenedAhead[Opened] = OpenedAhead(clock.monotonic, lambda: self.heard.plugins_open)
         """Connections to backends that no call has needed yet."""
         self.token_trials = TokenTrials()
         """Clients' tokens that only backends verify."""

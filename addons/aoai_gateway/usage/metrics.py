@@ -15,8 +15,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 
 from aoai_gateway.engine.call import Outcome
 from aoai_gateway.usage.call_labels import class_of, outcome_of, result_of, tier_of
-from aoai_gateway.usage.counts import OTHER, Counts, DeploymentLabels, Distribution
-from aoai_gateway.usage.gauges import Utilization
+from aoai_gateway.usage.counts import OTHER, Counts, DeploymentLabels, Distribution, Utilization
 from aoai_gateway.usage.record import QUOTA_EXCEEDED, cost_of
 
 if TYPE_CHECKING:

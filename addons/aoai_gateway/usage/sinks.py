@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.config.sinks import CsvSink, JsonLinesSink, LogAnalyticsSink, OtlpSink
 from aoai_gateway.usage.csv_files import CsvWriter
-from aoai_gateway.usage.elsewhere import LogAnalytics, Otlp
 from aoai_gateway.usage.lines import JsonLinesWriter, StdoutWriter, line_of
 from aoai_gateway.usage.prompts import MOST_WAITING, PromptWriter, weight
 from aoai_gateway.usage.sink import GATHER_SECONDS, LineSink, Sink
-from aoai_gateway.usage.writer_process import ProcessWriter
+from aoai_gateway.usage.writer_process import LogAnalytics, Otlp, ProcessWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from aoai_gateway.config.models import Config
     from aoai_gateway.config.sinks import RecordPrompts, UsageSink
-    from aoai_gateway.usage.elsewhere import Elsewhere
     from aoai_gateway.usage.sink import Line, Record, Writer
+    from aoai_gateway.usage.writer_process import Elsewhere
 
 type AnySink = Sink[Record] | LineSink
 
