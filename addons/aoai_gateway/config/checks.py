@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from aoai_gateway.config.client_checks import check_clients
+from aoai_gateway.config.client_checks import check_clients, check_priority_name
 from aoai_gateway.config.fallbacks import check_fallbacks
 from aoai_gateway.config.fields import is_loopback
 from aoai_gateway.config.models import Client, Config, Endpoint, VirtualDeployment
-from aoai_gateway.config.priority_checks import check_priorities
 from aoai_gateway.config.problems import (
     STANDINS,
     VIRTUAL_DEPLOYMENTS,
@@ -34,7 +33,7 @@ def check(config: Config, locate: Locate) -> Iterator[Finding]:
     yield from _check_pool_fields(config, locate)
     yield from _check_weights(config)
     yield from check_fallbacks(config, locate)
-    yield from check_priorities(config, locate)
+    yield from _check_priorities(config, locate)
     yield from check_clients(config, locate)
     yield from _check_the_rest(config)
 
@@ -236,6 +235,42 @@ def _check_weights(config: Config) -> Iterator[Finding]:
                         'write "strategy: weighted" beside its standins',
                         fatal=False,
                     )
+
+
+# --- priority classes --------------------------------------------------------------------------------------
+
+_ROUNDING = 1e-9
+
+
+def _check_priorities(config: Config, locate: Locate) -> Iterator[Finding]:
+    yield from repeated([each.name for each in config.priorities], ("priorities",), "a class", locate)
+    for index, written in enumerate(config.priorities):
+        lengths = config.priority_classes[index].breaks
+        if lengths.floor > lengths.ceiling:
+            key = "floor_seconds" if written.breaks.floor_seconds is not None else "ceiling_seconds"
+            said = "above ceiling_seconds" if key == "floor_seconds" else "below floor_seconds"
+            yield Finding(("priorities", index, "breaks", key), f"is {said}, which is that of breaks")
+        yield from _check_what_is_left(config, index)
+    if sum(each.minimum_share for each in config.priorities) > 1 + _ROUNDING:
+        index = max(range(len(config.priorities)), key=lambda each: config.priorities[each].minimum_share)
+        yield Finding(
+            ("priorities", index, "minimum_share"), "is too much: all together are above 1", "lower one"
+        )
+    if config.default_priority is not None:
+        yield from check_priority_name(config, config.default_priority, ("default_priority",))
+
+
+def _check_what_is_left(config: Config, index: int) -> Iterator[Finding]:
+    cls = config.priority_classes[index]
+    for name, pool in config.virtual_deployments.items():
+        kinds = {backend.standin is not None and backend.standin.provisioned for backend in pool}
+        beside = True in kinds
+        if kinds and not any(cls.may_use(provisioned=kind, beside_provisioned=beside) for kind in kinds):
+            yield Finding(
+                ("priorities", index, "may_use"),
+                f"leaves it nothing of {name}: all requests of the class for it will be refused",
+                fatal=False,
+            )
 
 
 # --- the rest ----------------------------------------------------------------------------------------------
