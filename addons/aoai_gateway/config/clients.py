@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, PlainSerializer
 
-from aoai_gateway.config.fields import Keys, Model, Name, fault, one_or_list
+from aoai_gateway.config.fields import Keys, Model, Name, Names, fault, one_or_list
 from aoai_gateway.config.issuers import TokenClaimsList
 from aoai_gateway.config.policies import Group, Policy
 
@@ -72,8 +72,6 @@ KeyHashes = Annotated[
     BeforeValidator(_hashes, json_schema_input_type=Sha256 | KeyHash | list[Sha256 | KeyHash]),
 ]
 """One hash, or several while a key is rotated."""
-
-Names = Annotated[tuple[Name, ...], BeforeValidator(one_or_list, json_schema_input_type=Name | list[Name])]
 
 
 class CertificateNames(Model):

@@ -9,7 +9,7 @@ that may hold a secret.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -134,6 +134,11 @@ def one_or_list(value: object) -> object:
     return (value,) if isinstance(value, str | SecretStr) else value
 
 
+def alone_for(key: str) -> Callable[[object], object]:
+    """Return what takes a section that is written as one value for its member of this key."""
+    return lambda value: value if isinstance(value, Mapping | BaseModel) else {key: value}
+
+
 def comma_list(value: object) -> object:
     """Make a list of a text with commas."""
     if isinstance(value, str):
@@ -170,7 +175,7 @@ def split_url(url: str) -> SplitResult:
         raise fault("holds a query or a fragment", "the gateway passes on the query of each request")
     if PLACEHOLDER.search(host):
         raise fault("is still a placeholder", example)
-    if not (_is_ipv6(parts) or HOST.fullmatch(host)):
+    if not ("[" in parts.netloc or HOST.fullmatch(host)):
         raise fault("names a host that cannot exist", example)
     if port == 0 or re.search(r"[\x00-\x20\x7f]|[^\x00-\x7f]", url):
         raise fault("is not a URL", example)
@@ -182,10 +187,6 @@ _ONE_OPERATION = re.compile(
     r"|/models/(?:chat/|embeddings\b)|/anthropic/v1/messages\b"
 )
 """What the portal shows as a deployment's "target URI", after the address of its resource."""
-
-
-def _is_ipv6(parts: SplitResult) -> bool:
-    return "[" in parts.netloc
 
 
 def _url(value: str) -> str:
@@ -273,6 +274,9 @@ Token = Annotated[SecretStr, AfterValidator(_token)]
 
 Keys = Annotated[tuple[Key, ...], BeforeValidator(one_or_list, json_schema_input_type=Key | list[Key])]
 """One key, or a list while a key is rotated."""
+
+Names = Annotated[tuple[Name, ...], BeforeValidator(one_or_list, json_schema_input_type=Name | list[Name])]
+"""One name, or a list."""
 
 DeploymentPattern = Annotated[str, AfterValidator(_deployment_pattern)]
 """A deployment's name, or a pattern like ``gpt-4o*``."""

@@ -15,10 +15,7 @@ from pydantic import BeforeValidator, SecretStr, ValidationInfo, field_validator
 from aoai_gateway.config.clients import Client, Expiring, KnownKey, digest_of
 from aoai_gateway.config.endpoints import (
     Aoai,
-    ConnectionLimits,
-    Connections,
     Endpoint,
-    Fallback,
     SimulatedDeployment,
     SimulatedEndpoint,
     Standin,
@@ -34,6 +31,7 @@ from aoai_gateway.config.fields import (
     LogTarget,
     Model,
     Name,
+    alone_for,
 )
 from aoai_gateway.config.issuers import Issuer
 from aoai_gateway.config.policies import Group, Policy
@@ -55,7 +53,6 @@ from aoai_gateway.config.sections import (
     Log,
     Replay,
     Workbench,
-    written_alone,
 )
 from aoai_gateway.config.shared_store import SharedStore, State, StoreAddress, passwords_of
 from aoai_gateway.config.sinks import RecordPrompts, UsageSinks
@@ -64,14 +61,10 @@ from aoai_gateway.config.spelling import Spellings, one_spelling, spellings
 __all__ = [
     "Admin",
     "Aoai",
-    "Breaks",
     "Client",
     "Config",
-    "ConnectionLimits",
-    "Connections",
     "Cors",
     "Endpoint",
-    "Fallback",
     "Group",
     "Limits",
     "Listen",
@@ -80,7 +73,6 @@ __all__ = [
     "Policy",
     "Price",
     "Priority",
-    "PriorityClass",
     "Replay",
     "SimulatedDeployment",
     "SimulatedEndpoint",
@@ -117,7 +109,7 @@ class Config(Model):
     admin: Admin = Admin()
     """The status page, its JSON, and what can be switched there: on an address of its own."""
     workbench: Annotated[
-        Workbench, BeforeValidator(written_alone, json_schema_input_type=bool | Workbench)
+        Workbench, BeforeValidator(alone_for("enabled"), json_schema_input_type=bool | Workbench)
     ] = Workbench()
     """The page where prompts are read, edited, run and compared; true serves it without mitmweb."""
     log: Log = Log()
@@ -264,10 +256,14 @@ class Config(Model):
 
         Switched-off ones stay, with an empty pool perhaps: they exist, and no backend serves them just now.
         """
-        names = dict.fromkeys(
-            virtual.name for endpoint in self.aoai.endpoints for virtual in endpoint.virtual_deployments
-        )
+        names = dict.fromkeys(virtual.name for _, virtual in self.virtual_places())
         return {name: tuple(self._backends(name)) for name in names}
+
+    def virtual_places(self) -> Iterator[tuple[tuple[str | int, ...], VirtualDeployment]]:
+        """Iterate over the virtual deployments as they are written at endpoints, each with its path."""
+        for index, endpoint in enumerate(self.aoai.endpoints):
+            for number, virtual in enumerate(endpoint.virtual_deployments):
+                yield ("aoai", "endpoints", index, "virtual_deployments", number), virtual
 
     @cached_property
     def open_endpoints(self) -> tuple[Endpoint, ...]:
@@ -321,12 +317,7 @@ class Config(Model):
 
     @cached_property
     def _models(self) -> dict[str, str]:
-        return {
-            virtual.name: virtual.model
-            for endpoint in self.aoai.endpoints
-            for virtual in endpoint.virtual_deployments
-            if virtual.model
-        }
+        return {virtual.name: virtual.model for _, virtual in self.virtual_places() if virtual.model}
 
     def strategy_of(self, deployment: str) -> Strategy:
         """Return how the backends of a deployment are ordered; any of its endpoints may say it."""
@@ -334,12 +325,7 @@ class Config(Model):
 
     @cached_property
     def _strategies(self) -> dict[str, Strategy]:
-        return {
-            virtual.name: virtual.strategy
-            for endpoint in self.aoai.endpoints
-            for virtual in endpoint.virtual_deployments
-            if virtual.strategy is not None
-        }
+        return {virtual.name: virtual.strategy for _, virtual in self.virtual_places() if virtual.strategy}
 
     @cached_property
     def priority_classes(self) -> tuple[PriorityClass, ...]:

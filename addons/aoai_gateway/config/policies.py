@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from aoai_gateway.config.fields import (
     DISTINCT,
@@ -20,6 +20,7 @@ from aoai_gateway.config.fields import (
     NamePatterns,
     Seconds,
     Whole,
+    alone_for,
     fault,
 )
 from aoai_gateway.config.patterns import matches_deployment
@@ -144,16 +145,12 @@ class Bound(Model):
         return self
 
 
-def _ceiling(value: object) -> object:
-    return value if isinstance(value, Mapping | BaseModel) else {"ceiling": value}
-
-
 class RequestBounds(Model):
     """What one request may ask for."""
 
-    max_tokens: Annotated[Bound, BeforeValidator(_ceiling, json_schema_input_type=Count | Bound)] | None = (
-        None
-    )
+    max_tokens: (
+        Annotated[Bound, BeforeValidator(alone_for("ceiling"), json_schema_input_type=Count | Bound)] | None
+    ) = None
     """Tokens of an answer (max_tokens, max_completion_tokens, max_output_tokens); a number is the ceiling."""
     n: Count | None = None
     """Answers to one prompt."""

@@ -99,11 +99,6 @@ class Workbench(Model):
     """The folder of the sets of cases; `prompt-sets` beside the main file if absent."""
 
 
-def written_alone(value: object) -> object:
-    """Take a section that is written as one value for its member ``enabled``."""
-    return value if isinstance(value, dict | Workbench) else {"enabled": value}
-
-
 class Cors(Model):
     """Which pages may call the gateway from a browser."""
 
