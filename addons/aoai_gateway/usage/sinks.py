@@ -192,12 +192,7 @@ def _is_there(module: str) -> bool:
 
 
 def _prompt_sink(settings: RecordPrompts) -> Sink[Record]:
-    lines = JsonLinesWriter(
-        settings.path,
-        rotate_bytes=round(settings.rotate_mb * MEGABYTE),
-        daily=settings.rotate_daily,
-        keep=settings.keep,
-    )
+    lines = JsonLinesWriter(settings.path, **_rotation(settings))
     return Sink(str(settings.path), PromptWriter(settings, lines), weigh=weight, most=MOST_WAITING)
 
 
@@ -222,21 +217,20 @@ def _writer(key: UsageSink | str) -> Writer[Any]:
         case str():
             return JsonLinesWriter(Path(key))
         case JsonLinesSink():
-            return JsonLinesWriter(
-                key.path,
-                rotate_bytes=round(key.rotate_mb * MEGABYTE),
-                daily=key.rotate_daily,
-                keep=key.keep,
-            )
+            return JsonLinesWriter(key.path, **_rotation(key))
         case CsvSink():
-            return CsvWriter(
-                key.folder,
-                rotate_bytes=round(key.rotate_mb * MEGABYTE),
-                daily=key.rotate_daily,
-                keep=key.keep,
-            )
+            return CsvWriter(key.folder, **_rotation(key))
         case OtlpSink() | LogAnalyticsSink():
             return ProcessWriter(elsewhere(key))
+
+
+def _rotation(key: JsonLinesSink | CsvSink | RecordPrompts) -> dict[str, Any]:
+    """Return what a writer of files is told of their rotation."""
+    return {
+        "rotate_bytes": round(key.rotate_mb * MEGABYTE),
+        "daily": key.rotate_daily,
+        "keep": key.keep,
+    }
 
 
 def elsewhere(key: OtlpSink | LogAnalyticsSink) -> Elsewhere:
