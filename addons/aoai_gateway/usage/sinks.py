@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.config.sinks import CsvSink, JsonLinesSink, LogAnalyticsSink, OtlpSink
+from aoai_gateway.config.sinks import CsvSink, JsonLinesSink, LogAnalyticsSink, OtlpSink, RecordPrompts
 from aoai_gateway.usage.csv_files import CsvWriter
 from aoai_gateway.usage.lines import JsonLinesWriter, StdoutWriter, line_of
 from aoai_gateway.usage.prompts import MOST_WAITING, PromptWriter, weight
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from aoai_gateway.config.models import Config
-    from aoai_gateway.config.sinks import RecordPrompts, UsageSink
+    from aoai_gateway.config.sinks import UsageSink
     from aoai_gateway.usage.sink import Line, Record, Writer
     from aoai_gateway.usage.writer_process import Elsewhere
 
 type AnySink = Sink[Record] | LineSink
+
+type Key = UsageSink | RecordPrompts | str
+"""What the configuration says of a sink; of standard output and of ``usage_log``, the name."""
 
 MEGABYTE = 1_000_000
 
@@ -66,7 +69,8 @@ class Sinks:
     """The sinks of the configuration in force. Those that it still names live on when it changes."""
 
     def __init__(self) -> None:
-        self.for_records: dict[UsageSink | str, AnySink] = {}
+        self._open: dict[Key, AnySink] = {}
+        self.for_records: dict[Key, AnySink] = {}
         """Those that usage records go to."""
         self.prompts: tuple[RecordPrompts, Sink[Record]] | None = None
         """The one that prompts go to, and its settings."""
@@ -78,8 +82,7 @@ class Sinks:
         """Guards these two, which are read and changed in several threads."""
 
     def __iter__(self) -> Iterator[AnySink]:
-        prompts = () if self.prompts is None else (self.prompts[1],)
-        return iter((*self.for_records.values(), *prompts))
+        return iter(self._open.values())
 
     def batch(self) -> Batch:
         """Return what gathers the next records for the sinks that are open now."""
@@ -106,13 +109,15 @@ class Sinks:
 
         If one cannot be opened, all stays as it was, and its error is raised.
         """
-        wanted: dict[UsageSink | str, None] = dict.fromkeys(config.usage_sinks.named().values())
+        wanted: dict[Key, None] = dict.fromkeys(config.usage_sinks.named().values())
         if config.usage_sinks.stdout:
             wanted["stdout"] = None
         if config.usage_log is not None:
             wanted[config.usage_log] = None
-        before = self.for_records
-        made: dict[UsageSink | str, AnySink] = {}
+        if config.record_prompts is not None:
+            wanted[config.record_prompts] = None
+        before = self._open
+        made: dict[Key, AnySink] = {}
         try:
             for key in wanted:
                 if key not in before:
@@ -120,23 +125,21 @@ class Sinks:
         except BaseException:
             self.close(list(made.values()))
             raise
-        prompts_before, prompts_made = self.prompts, self._made_for_prompts(config)
         with self._lock:
             self._counted += made.values()
-            if prompts_made is not None and prompts_made != prompts_before:
-                self._counted.append(prompts_made[1])
-        # Records come in from another thread meanwhile: they find all of the old ones, or all of the new.
-        self.prompts = prompts_made
-        self.for_records = {key: before.get(key) or made[key] for key in wanted}
-        gone = [sink for key, sink in before.items() if key not in wanted]
-        replaced = prompts_before is not None and prompts_before is not prompts_made
-        return [*gone, prompts_before[1]] if prompts_before is not None and replaced else gone
+        self._use({key: before.get(key) or made[key] for key in wanted})
+        return [sink for key, sink in before.items() if key not in wanted]
 
-    def _made_for_prompts(self, config: Config) -> tuple[RecordPrompts, Sink[Record]] | None:
-        wanted, before = config.record_prompts, self.prompts
-        if wanted is None:
-            return None
-        return before if before is not None and before[0] == wanted else (wanted, _prompt_sink(wanted))
+    def _use(self, sinks: dict[Key, AnySink]) -> None:
+        prompts = [
+            (key, sink)
+            for key, sink in sinks.items()
+            if isinstance(key, RecordPrompts) and not isinstance(sink, LineSink)
+        ]
+        # Records come in from another thread meanwhile: they find all of the old ones, or all of the new.
+        self.prompts = prompts[0] if prompts else None
+        self.for_records = {key: sink for key, sink in sinks.items() if not isinstance(key, RecordPrompts)}
+        self._open = sinks
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Return by name how many records were written and lost, also by sinks that are closed."""
@@ -149,7 +152,8 @@ class Sinks:
 
     def take_all(self) -> list[AnySink]:
         """Return all of them, to be closed: no record goes to them from now on."""
-        sinks, self.for_records, self.prompts = list(self), {}, None
+        sinks = list(self)
+        self._use({})
         return sinks
 
     def close(self, sinks: list[AnySink]) -> None:
@@ -163,12 +167,12 @@ class Sinks:
                     self._ended[sink.name] = written + sink.written, dropped + sink.dropped
 
 
-def name_of(key: UsageSink | str) -> str:
+def name_of(key: Key) -> str:
     """Name a sink for people: where it writes to."""
     match key:
         case str():
             return key
-        case JsonLinesSink():
+        case JsonLinesSink() | RecordPrompts():
             return str(key.path)
         case CsvSink():
             return str(key.folder)
@@ -191,12 +195,10 @@ def _is_there(module: str) -> bool:
         return False
 
 
-def _prompt_sink(settings: RecordPrompts) -> Sink[Record]:
-    lines = JsonLinesWriter(settings.path, **_rotation(settings))
-    return Sink(str(settings.path), PromptWriter(settings, lines), weigh=weight, most=MOST_WAITING)
-
-
-def _made(key: UsageSink | str) -> AnySink:
+def _made(key: Key) -> AnySink:
+    if isinstance(key, RecordPrompts):
+        prompts = PromptWriter(key, JsonLinesWriter(key.path, **_rotation(key)))
+        return Sink(name_of(key), prompts, weigh=weight, most=MOST_WAITING)
     writer = _writer(key)
     # What else a writer does than to write records, it answers for itself.
     trouble: Callable[[], str] = getattr(writer, "trouble", str)
