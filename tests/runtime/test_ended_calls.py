@@ -119,6 +119,10 @@ class Heard:
 
     events: frozenset[str]
 
+    @property
+    def get_calls(self) -> bool:
+        return "gateway_call_finished" in self.events
+
 
 def gateway_that_keeps(*heard: str) -> tuple[Gateway, Kept]:
     gateway, kept = Gateway(), Kept()

@@ -30,7 +30,7 @@ from aoai_gateway.runtime.fair_turns import FairThreads
 from aoai_gateway.runtime.held_bytes import HeldBytes
 from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.runtime.opened_ahead import OpenedAhead
-from aoai_gateway.runtime.plugin_events import LISTENED_TO, OUR_EVENTS, SEEN_BY, Listeners
+from aoai_gateway.runtime.plugin_events import LISTENED_TO, SEEN_BY, Listeners
 from aoai_gateway.runtime.queue_waker import QueueWaker
 from aoai_gateway.runtime.readiness import ReadinessPolls
 from aoai_gateway.runtime.slow_readers import SlowReaders
@@ -318,16 +318,6 @@ class Gateway:
             self.reservations[reservation.id] = reservation
         return decision
 
-    @property
-    def needs_requests(self) -> bool:
-        """Whether an addon may look at requests' bodies, which are in memory then."""
-        return not self.heard.events.isdisjoint(LISTENED_TO)
-
-    @property
-    def gives_calls(self) -> bool:
-        """Whether plugins get calls, which they may look at when these are over."""
-        return not self.heard.events.isdisjoint(OUR_EVENTS)
-
     async def read_upload(
         self,
         client: str,
@@ -402,7 +392,7 @@ class Gateway:
         self._ended.write()
 
     def _write_down(self, calls: Sequence[Call]) -> None:
-        now, kept = self.clock.monotonic(), self.gives_calls
+        now, kept = self.clock.monotonic(), self.heard.get_calls
         batch = self.sinks.batch() if self.sinks.for_records else None
         for call in calls:
             try:
