@@ -291,10 +291,6 @@ class Gateway:
         """Return for how long no call has been under way, since the last one began. Monotonic seconds."""
         return 0.0 if self.calls else now - self._last_begun
 
-    def over(self, call_id: str) -> None:
-        """Count a call as over."""
-        self.calls.pop(call_id, None)
-
     @property
     def queued(self) -> int:
         """The number of calls in queues."""
