@@ -441,7 +441,7 @@ class GatewayStream(HttpStream):
         if self._sessions is not None:
             self._sessions.count_out()
         if self._here.call is not None:
-            self._here.gateway.over(self._here.call.id)
+            self._here.gateway.calls.pop(self._here.call.id, None)
 
     # --- bugs ------------------------------------------------------------------------------------------
 
