@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import shlex
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 PROGRAM = "aoai-gateway"
+
+
+STANDARD = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
+"""Python's standard files with their modes, in the order of their numbers."""
+
+
+def prepare_standard_files() -> None:
+    """Have all three standard files, and standard output take any text.
+
+    Those that are closed become the null device: else the next file or connection would have their number,
+    and get what is printed. A terminal may know fewer characters than names have; it gets escapes for them.
+    """
+    # The system gives the lowest number that is free.
+    while (number := os.open(os.devnull, os.O_RDWR)) < len(STANDARD):
+        os.set_inheritable(number, True)
+    os.close(number)
+    for number, (name, mode) in enumerate(STANDARD):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 class UsageError(Exception):

@@ -209,6 +209,26 @@ def test_web_loads_the_addon_and_shows_streamed_bodies(hosts: Hosts, demo: Path,
     assert said == ["store_streamed_bodies=false", "web_port=9999"]
 
 
+def test_web_needs_a_folder_for_mitmproxys_settings(
+    hosts: Hosts,
+    demo: Path,
+    port: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # A file in its place keeps root, too, from making mitmproxy's folder there.
+    home = tmp_path / "home"
+    home.touch()
+    monkeypatch.setenv("HOME", str(home))
+    words = ["web", "--config", str(demo), "--port", str(port)]
+    assert cli.main(words) == 1
+    assert f"settings in {home}/.mitmproxy, which cannot be written; name another" in capsys.readouterr().err
+    assert not hosts.web
+    assert cli.main([*words, "--", "--set", f"confdir={tmp_path}"]) == 0
+    assert hosts.web
+
+
 def test_web_stores_streamed_bodies_unless_told_otherwise(hosts: Hosts, demo: Path, port: int) -> None:
     assert cli.main(["web", "--config", str(demo), "--port", str(port)]) == 0
     assert "store_streamed_bodies=true" in hosts.web[0][0]
@@ -225,6 +245,9 @@ def test_web_stores_streamed_bodies_unless_told_otherwise(hosts: Hosts, demo: Pa
         ("serve extra", "unrecognized arguments: extra"),
         ("--config /nowhere/gateway.yaml", "/nowhere/gateway.yaml does not exist"),
         ("--config /", "the configuration / is a directory"),
+        ("--config ~no-such-user/gateway.yaml", "~no-such-user/gateway.yaml does not exist"),
+        ("-s ~no-such-user/addon.py", "-s ~no-such-user/addon.py: there is no such file"),
+        ("--capture ~no-such-user/calls", "~no-such-user/calls cannot be written"),
         ("-s /nowhere/addon.py", "-s /nowhere/addon.py: there is no such file"),
         ("-- --ssl-insecur", "no option '--ssl-insecur'; did you mean \"--ssl-insecure\"?"),
         ("-- stray", "no option 'stray'"),
@@ -245,7 +268,7 @@ def test_a_wrong_command_line_ends_with_2_and_a_sentence(
     says: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    own = [] if words.startswith("--config") else ["--config", str(demo)]
+    own = [] if words.startswith("--config ") else ["--config", str(demo)]
     assert cli.main([command, *own, *shlex.split(words.removeprefix("serve "))]) == 2
     err = capsys.readouterr().err
     assert says in err
@@ -558,3 +581,35 @@ def test_words_for_a_key_that_are_not_understood_are_refused(
 ) -> None:
     assert cli.main(["key", *words]) == 2
     assert "gw-" not in capsys.readouterr().out
+
+
+def as_process(words: list[str], *, around: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the program; `around` is what the shell adds to its command."""
+    command = shlex.join([sys.executable, "-m", "aoai_gateway.app.cli", *words])
+    return subprocess.run(
+        ["bash", "-c", f"{command} {around}"],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+def test_names_that_the_terminal_has_no_characters_for_are_escaped(tmp_path: Path) -> None:
+    path = tmp_path / "names.yaml"
+    path.write_text(DEMO.replace("name: here", "name: Zürich"), encoding="utf-8")
+    done = as_process(["check", str(path)], PYTHONIOENCODING="ascii")
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    assert "Z\\xfcrich" in done.stdout
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_files_may_be_closed(demo: Path, tmp_path: Path, closed: str) -> None:
+    words = ["check", str(demo)]
+    assert as_process(words, around=closed).returncode == 0
+    # The first file that is opened would have the number of standard output, and get what is printed.
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(DEMO.replace("model:", "modell:"))
+    assert as_process(["check", str(wrong)], around=closed).returncode == 1
+    assert wrong.read_text() == DEMO.replace("model:", "modell:")

@@ -103,7 +103,7 @@ def _client(args: argparse.Namespace) -> AdminClient:
     token = os.environ.get(TOKEN_VARIABLE)
     if args.config is None:
         return AdminClient(args.url, token)
-    admin = _admin_of(Path(args.config).expanduser())
+    admin = _admin_of(Path(os.path.expanduser(args.config)))
     if not admin.enabled:
         raise AdminError(f"{args.config} says admin.enabled: false, so its gateway has no status page.")
     if admin.port == 0:

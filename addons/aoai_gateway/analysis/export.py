@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.analysis.reading import Reading, RecordsError, Selection, parser_of_records
 from aoai_gateway.analysis.records import is_plain, read
+from aoai_gateway.analysis.text import remarks
 from aoai_gateway.command_line import installs
 from aoai_gateway.usage.record import SCHEMA
 
@@ -63,6 +64,9 @@ TYPES: Mapping[str, str] = {
 }
 """DuckDB's type of each field of a record."""
 
+WIDTH = 100
+"""Characters in a line of remarks."""
+
 OFFLINE: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
@@ -75,18 +79,24 @@ def main(words: Sequence[str]) -> int:
     parser = parser_of_records("export", "Write usage records as a Parquet file, for queries of one's own.")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="usage.parquet")
     args = parser.parse_args(words)
+    reading = Reading()
     try:
-        count = write(args.files, Selection(args.since, args.until), args.output)
+        count = write(args.files, Selection(args.since, args.until), args.output, reading)
     except (RecordsError, OSError) as error:
         said = f"{args.output}: {error.strerror}" if isinstance(error, OSError) else str(error)
         print(f"aoai-gateway: {said}", file=sys.stderr)
         return 1
     print(f"{args.output}: {count:,} records")
+    # Standard output has the count alone.
+    for line in remarks({"passed_over": reading.told(), "remarks": reading.remarks()}, WIDTH):
+        print(line, file=sys.stderr)
     return 0
 
 
-def write(files: Sequence[Path], selection: Selection, output: Path) -> int:
+def write(files: Sequence[Path], selection: Selection, output: Path, reading: Reading) -> int:
     """Write the wanted records to a file that only its owner may read. Returns how many there are.
+
+    ``reading`` takes what a reader of the records has to know.
 
     Raises RecordsError and OSError.
     """
@@ -97,7 +107,6 @@ def write(files: Sequence[Path], selection: Selection, output: Path) -> int:
 
     folder = Path(tempfile.mkdtemp(prefix=".export-", dir=output.parent))
     try:
-        reading = Reading()
         # As `read` does, which reads a file that is named twice once.
         lines = [
             _as_lines(file, folder / f"{n}.jsonl", reading) for n, file in enumerate(dict.fromkeys(files))
@@ -130,6 +139,10 @@ def _as_lines(file: Path, draft: Path, reading: Reading) -> Path:
     """
     # What cannot be opened is said in the system's words, not in DuckDB's.
     if is_plain(file):
+        first = next(read([file], Selection(), Reading()), None)
+        if first is not None:
+            reading.has_own = True
+            reading.begin(str(file), first[1]["call"])
         return file
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT, 0o600), "w") as out:
         out.writelines(json.dumps(record) + "\n" for _, record in read([file], Selection(), reading))

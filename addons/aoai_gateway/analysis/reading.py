@@ -61,10 +61,14 @@ class Reading:
     forms: dict[str, Form] = field(default_factory=dict)
     """Other programs' forms of which records were read, by name."""
     files: list[str] = field(default_factory=list)
+    has_own: bool = False
+    """Whether records of the gateway's own are known to be among them, without their being counted here."""
     copies: list[tuple[str, str]] = field(default_factory=list)
     """Files that begin with the same call as one before: their names, and the other's."""
     _begins: dict[str, str] = field(default_factory=dict)
     """The names of files by the call with which each begins."""
+    _foreign: int = 0
+    """How many of the records are other programs'."""
 
     def pass_over(self, place: str, wrong: str) -> None:
         """Count a line that is no record, or the rest of a capture."""
@@ -85,6 +89,11 @@ class Reading:
             f"{path} begins with the same call as {other}: calls that are in both count twice."
             for path, other in self.copies
         ]
+        own = ["usage records"] if self.has_own or self.read + self.left_out > self._foreign else []
+        sources = [*own, *self.forms]
+        if len(sources) > 1:
+            # A client's call may pass several programs, and Azure OpenAI logs those of all of them.
+            twice.append(f"{', '.join(sources)}: calls that are in more than one of these count each time.")
         return [*twice, *(f"From {form.name}. {form.untold}" for form in self.forms.values())]
 
     def begin(self, path: str, call: str | None) -> None:
@@ -93,7 +102,8 @@ class Reading:
             self.copies.append((path, self._begins[call]))
 
     def meet(self, form: Form) -> None:
-        """Note that a row is of this form. Raises RecordsError if another form has its calls, too."""
+        """Note that a record is of this form. Raises RecordsError if another form has its calls, too."""
+        self._foreign += 1
         if form.name in self.forms:
             return
         self.forms[form.name] = form

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Config
     from aoai_gateway.engine.effects import EffectGenerator
     from aoai_gateway.routing.backends import Backend
-    from aoai_gateway.routing.liveness import Liveness
+    from aoai_gateway.routing.responsiveness import Liveness
 
 BEGIN = 1_000.0
 """When the first call comes, on the clock of the engine."""

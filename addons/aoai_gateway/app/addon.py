@@ -36,8 +36,8 @@ from aoai_gateway.app.ahead import AheadConnection
 from aoai_gateway.app.lifecycle import Lifecycle
 from aoai_gateway.config.loader import ConfigErrors, load
 from aoai_gateway.engine.attempt import FailureKind
-from aoai_gateway.proxy.error_responses import Refusal
 from aoai_gateway.proxy.layer import BEFORE_HTTP, GatewayLayer
+from aoai_gateway.proxy.own_responses import Refusal
 from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.upstream import BackendTls
 from aoai_gateway.runtime import log_records
@@ -177,9 +177,9 @@ class GatewayAddon:
         from tornado.web import Application
 
         from aoai_gateway.admin.flow_commands import GatewayStateCommands
-        from aoai_gateway.inspect import setup as desk
+        from aoai_gateway.inspect import response_intercept, retention
         from aoai_gateway.inspect.commands import GatewayCommands
-        from aoai_gateway.inspect.views import contentviews, page_script, prompt_editor, stylesheet
+        from aoai_gateway.inspect.views import contentviews, mitmweb_page, prompt_editor
 
         application = getattr(ctx.master, "app", None)
         if isinstance(application, Application):
@@ -187,14 +187,14 @@ class GatewayAddon:
 
             # Before what waits for the end of a hold, so that held calls are seen.
             workbench.extend(application, self.gateway, ctx.master.addons)
-        desk.install(self.gateway, ctx.master.addons)
+        retention.install(ctx.master.addons)
+        response_intercept.install(self.gateway, ctx.master.addons)
         if ctx.master.addons.get("gatewaycommands") is None:
             state = GatewayStateCommands(self.gateway, self.lifecycle.controls)
             ctx.master.addons.add(GatewayCommands(self.gateway), state)
         contentviews.register(self.gateway.counter, self._model_of)
         if isinstance(application, Application):
-            stylesheet.extend(application)
-            page_script.extend(application)
+            mitmweb_page.extend(application)
             prompt_editor.extend(application)
         self.lifecycle.inspected = True
         if view is not None and is_unset(ctx.options, "store_streamed_bodies"):
@@ -217,7 +217,7 @@ class GatewayAddon:
                 saved_flows.make_private(ctx.options.save_stream_file, save.current_path)
         if "gateway_config" not in updated:
             return
-        path = Path(ctx.options.gateway_config).expanduser().absolute()
+        path = Path(os.path.expanduser(ctx.options.gateway_config)).absolute()
         if path == self._config_path and self.gateway.setup is not None:
             return
         self._config_path = path
@@ -337,7 +337,8 @@ class GatewayAddon:
             shared = attempt.failure is not FailureKind.CREDENTIAL
             if shared and attempt.scope and attempt.breaks is not None and attempt.break_seconds is not None:
                 await self.lifecycle.state_sync.tell_break(attempt.scope, attempt.breaks, attempt.reason)
-            await self.gateway.observer.attempt_failed(ctx.master.addons, failed)
+            if self.gateway.observer is not None:
+                await self.gateway.observer.attempt_failed(ctx.master.addons, failed)
             if "gateway_backend_failed" in self.gateway.heard.events:
                 event = BackendFailed(failed.flow, failed.call, attempt)
                 await ctx.master.addons.trigger_event(GatewayBackendFailedHook(event))

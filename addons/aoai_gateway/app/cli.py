@@ -30,7 +30,7 @@ from aoai_gateway.app.loading import (
 )
 from aoai_gateway.app.mitmproxy_options import OptionError
 from aoai_gateway.app.serving import own_version, serve, web, worker_count
-from aoai_gateway.command_line import PROGRAM, UsageError, parser_of
+from aoai_gateway.command_line import PROGRAM, UsageError, parser_of, prepare_standard_files
 from aoai_gateway.config.problems import did_you_mean, listed
 
 PARTS_OF_THE_TESTS = (
@@ -50,6 +50,7 @@ KEY_PREFIX = "gw-"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (without the program's name; default: this process's) and return its exit code."""
+    prepare_standard_files()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _dispatch(words)
@@ -195,7 +196,7 @@ def _key(words: list[str]) -> int:
 def _date(text: str) -> str:
     from pydantic import TypeAdapter, ValidationError
 
-    from aoai_gateway.config.client_credentials import NotAfter
+    from aoai_gateway.config.clients import NotAfter
 
     try:
         TypeAdapter(NotAfter).validate_python(text)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.app.connection_ends import hang_up, stop_lingering
 from aoai_gateway.app.listening import is_readable
-from aoai_gateway.proxy.messages import GatewayLeaves
+from aoai_gateway.proxy.stream_events import GatewayLeaves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

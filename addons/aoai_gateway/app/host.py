@@ -11,7 +11,7 @@ import logging
 import signal
 from typing import TYPE_CHECKING, Any
 
-from mitmproxy import exceptions
+from mitmproxy import ctx, exceptions
 from mitmproxy.addons import core, errorcheck, next_layer, proxyserver, script, tlsconfig
 from mitmproxy.master import Master
 from mitmproxy.options import Options
@@ -33,9 +33,19 @@ QUIET = ("mitmproxy.proxy.server", "mitmproxy.proxy.mode_servers", "mitmproxy.ad
 
 
 class LeanTlsConfig(tlsconfig.TlsConfig):
-    """mitmproxy's, without the hook by which it would look into every request for one of its own CRL."""
+    """mitmproxy's, without its authority: the certificate is the configuration's, and nothing is signed here.
+
+    So no key is made in the home folder, which may be read-only, and no request is looked into for the
+    authority's CRL. Certificates of mitmproxy's own option ``certs`` bring the authority with them.
+    """
 
     request = None  # type: ignore[assignment]  # mitmproxy passes over a hook that is not callable
+    running = None  # type: ignore[assignment]  # it would only load the authority again
+
+    def configure(self, updated: set[str]) -> None:
+        """Take changed options; those of the authority only where there are ``certs``."""
+        others = {name for name in updated if name.startswith(("tls_", "ciphers_"))}
+        super().configure(updated if ctx.options.certs else others)  # type: ignore[no-untyped-call]  # mitmproxy has not typed it
 
 
 def run(serving: Coroutine[Any, Any, int]) -> int:

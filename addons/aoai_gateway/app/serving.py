@@ -6,6 +6,7 @@ import argparse
 import importlib.metadata
 import os
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -77,6 +78,8 @@ def web(words: list[str]) -> int:
     script = CHECKOUT / "addons" / "gateway.py"
     if not script.is_file():
         raise StartError(f"{script} is missing: the inspector runs from a checkout of the project.")
+    if not any(setting.startswith("confdir=") for setting in settings):
+        _look_at_mitmproxys_folder()
     arguments = ["--scripts", str(script)]
     for path in args.script:
         arguments += ["--scripts", path]
@@ -138,7 +141,7 @@ def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace
     args = parser.parse_args(own)
     args.config = existing_config(args.config)
     for path in args.script:
-        if not Path(path).expanduser().is_file():
+        if not os.path.isfile(os.path.expanduser(path)):
             raise UsageError(f"-s {path}: there is no such file.")
     return args, rest
 
@@ -159,6 +162,21 @@ def _prepare(args: argparse.Namespace) -> tuple[Loaded, Address]:
     if found := refusal(address.host, address.port):
         raise StartError(found.message)
     return loaded, address
+
+
+def _look_at_mitmproxys_folder() -> None:
+    """Look whether mitmproxy has its authority, or a place to keep it. Raises StartError."""
+    folder = os.path.expanduser("~/.mitmproxy")
+    if os.path.isfile(os.path.join(folder, "mitmproxy-ca.pem")):
+        return
+    with suppress(OSError):
+        if not folder.startswith("~"):  # There may be no home.
+            os.makedirs(folder, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StartError(
+            f"mitmproxy keeps its settings in {folder}, which cannot be written; name another folder behind "
+            f"--: {PROGRAM} web -- --set confdir=FOLDER"
+        )
 
 
 # --- what a start says -----------------------------------------------------------------------------------
@@ -229,7 +247,7 @@ def worker_count(text: str) -> int:
 
 def capture_file(text: str) -> Path:
     """Read the name of a file that can be written."""
-    path = Path(text).expanduser().absolute()
+    path = Path(os.path.expanduser(text)).absolute()
     try:
         # A fault is to be reported now, and not when the first call is lost.
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))

@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 
-from aoai_gateway.quota.priority import HEADER
+from aoai_gateway.quota.access import PRIORITY_HEADER
 from aoai_gateway.usage.chunk_gaps import ChunkGaps
 from aoai_gateway.usage.record import empty_attempt, empty_record, written_time
 from aoai_gateway.wire.hints import utilization_of
@@ -89,7 +89,7 @@ class Target:
     def headers(self, key: str, priority: str | None) -> dict[str, str]:
         """Return the headers of a call."""
         shown = {"authorization": f"Bearer {key}"} if self.bearer else {"api-key": key}
-        asked = {HEADER: priority} if priority is not None else {}
+        asked = {PRIORITY_HEADER: priority} if priority is not None else {}
         return {"content-type": "application/json", **shown, **asked}
 
     def session(self) -> aiohttp.ClientSession:

@@ -23,6 +23,9 @@ MOST_SAMPLES = 2_000
 
 COUNTS = ("calls", "served", "throttled", "failed", "input_tokens", "output_tokens", "tries")
 
+LASTING = frozenset({400, 401, 403, 404})
+"""Statuses whose cause is the key, the address, the deployment or an option: the next call has the same."""
+
 TIMES = ("ttft", "tbt", "e2e", "late")
 """The times of a call: to the first token, between tokens, end to end, and how late it was sent."""
 
@@ -140,6 +143,14 @@ def cause_of(record: Record) -> str:
         attempts = record["attempts"]
         return str(attempts[-1]["reason"] or "truncated") if attempts else "truncated"
     return str(record["error"] or record["status"])
+
+
+def is_lasting(record: Record) -> bool:
+    """Whether a call was refused for what the next one has, too."""
+    attempts = record["attempts"]
+    if attempts and attempts[-1]["failure"] == "tls":
+        return True
+    return record["outcome"] == "ok" and record["status"] in LASTING
 
 
 def tokens_of(record: Record) -> tuple[int, int]:

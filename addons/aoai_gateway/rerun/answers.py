@@ -11,11 +11,10 @@ from enum import StrEnum
 from typing import Any
 
 from aoai_gateway.inspect.views.answer import Answer as Shown
-from aoai_gateway.inspect.views.completion import is_stream
+from aoai_gateway.inspect.views.completion import form_of, is_stream
 from aoai_gateway.inspect.views.embeddings import vector_of
 from aoai_gateway.inspect.views.errors import summary
 from aoai_gateway.inspect.views.facts import Facts
-from aoai_gateway.inspect.views.forms import form_of
 from aoai_gateway.inspect.views.shapes import Unreadable, decode, mapping, mappings
 from aoai_gateway.inspect.views.sse import read_events
 from aoai_gateway.wire.usage import read_usage

@@ -12,7 +12,7 @@ from mitmproxy.flow import Flow
 from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowReader
 
-from aoai_gateway.inspect.capture_filter import why_left_out
+from aoai_gateway.inspect.capture import why_left_out
 from aoai_gateway.rerun.answers import Answer, read
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.content_coding import readable
