@@ -99,6 +99,11 @@ class Deployment:
         self.limits = limits_of(spec)
         self.state: limits.State = self.limits.empty()
 
+    def admit(self, cost: int, now: float) -> limits.Decision:
+        """Let the limiter decide on a call that is estimated at `cost` tokens, and keep what it books."""
+        decision, self.state = limits.admit(self.limits, self.state, cost, now)
+        return decision
+
 
 def limits_of(spec: SimulatedDeployment) -> limits.Limits:
     """The limits of a deployment; without a request limit Azure grants 6 per 1,000 tokens per minute."""

@@ -32,6 +32,16 @@ _STREAM_OPTIONS_SINCE = "2024-09-01"
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """A complete request; names in `headers` are looked up in lower case."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """The parameters of a call; `model` is the base model of its deployment, `inputs` are those of
     embeddings."""
@@ -202,8 +212,9 @@ class Sent:
     filename: str = ""
 
 
-def read_sent(content_type: str, body: bytes) -> Sent | Whole:
+def read_sent(request: Request) -> Sent | Whole:
     """Read a body; an empty one sends nothing. Gives AOAI's 400 for one that is neither JSON nor a form."""
+    body, content_type = request.body, request.headers.get("content-type", "")
     if not body:
         return Sent({})
     if not content_type.startswith("multipart/form-data"):

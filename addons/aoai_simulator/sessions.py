@@ -17,7 +17,7 @@ from wsproto.utilities import generate_accept_token
 from aoai_simulator.limits import Headers
 from aoai_simulator.realtime import Session
 from aoai_simulator.replies import Frames, Reply, Upgrade, Whole, compact, error, json_reply
-from aoai_simulator.requests import Sent, read_object, read_sent
+from aoai_simulator.requests import Request, Sent, read_object, read_sent
 from aoai_simulator.tokenizer import Tokenizer
 
 MAX_SECRETS = 1_000
@@ -72,9 +72,9 @@ class Sessions:
             return parts[2] in self._calls
         return parts[1:] in (("calls",), *((each,) for each in MINTS))
 
-    def asked(self, content_type: str, body: bytes) -> str | None:
+    def asked(self, request: Request) -> str | None:
         """Return the deployment that a request names: that of a secret, or of a call."""
-        sent = read_sent(content_type, body)
+        sent = read_sent(request)
         if not isinstance(sent, Sent):
             return None
         session = sent.fields.get("session")
@@ -86,11 +86,11 @@ class Sessions:
         name = holder.get("model")
         return name if isinstance(name, str) else None
 
-    def answer(self, parts: tuple[str, ...], content_type: str, body: bytes, unix_time: int) -> Reply:
+    def answer(self, parts: tuple[str, ...], request: Request, unix_time: int) -> Reply:
         """Answer a request that `knows` knows."""
         if parts[1] == "calls":
             return self._call(parts)
-        sent = read_sent(content_type, body)
+        sent = read_sent(request)
         if not isinstance(sent, Sent):
             return sent
         session = sent.fields.get("session")

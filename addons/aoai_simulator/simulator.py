@@ -6,8 +6,6 @@ import ssl
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import asdict, replace
-from types import TracebackType
-from typing import Self
 
 from tornado.httpserver import HTTPServer
 from tornado.web import Application
@@ -75,14 +73,6 @@ class Simulator:
         if self._control is not None:
             self._control.stop()
             await self._control.close_all_connections()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
 
 
 def _url(scheme: str, host: str, port: int) -> str:

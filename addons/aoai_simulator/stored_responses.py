@@ -25,9 +25,6 @@ class StoredResponses:
     def __contains__(self, ident: object) -> bool:
         return ident in self._by_id
 
-    def __len__(self) -> int:
-        return len(self._by_id)
-
     def clear(self) -> None:
         """Forget all of them."""
         self._by_id.clear()

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 
 from aoai_simulator import batches, media, runs
 from aoai_simulator.replies import Reply, Whole, error, json_reply
-from aoai_simulator.requests import Sent, read_sent
+from aoai_simulator.requests import Request, Sent, read_sent
 
 MAX_THINGS = 2_000
 """The number of things that a resource keeps; the oldest goes first."""
@@ -144,15 +144,14 @@ class Things:
         for item in items:
             self._create(path, KINDS["conversations/{}/items"], Sent(item), unix_time)
 
-    def answer(
-        self, method: str, parts: tuple[str, ...], query: str, content_type: str, body: bytes, unix_time: int
-    ) -> Reply:
+    def answer(self, request: Request, parts: tuple[str, ...], unix_time: int) -> Reply:
         """Answer a request that `knows` knows."""
+        method = request.method
         template, kind = next(self._readings(method, parts))
-        missing = self._first_missing(template, parts) or self.missing(body)
+        missing = self._first_missing(template, parts) or self.missing(request.body)
         if missing is not None:
             return missing
-        sent = read_sent(content_type, body)
+        sent = read_sent(request)
         if isinstance(sent, Whole):
             return sent
         path = "/".join(parts)
@@ -161,7 +160,7 @@ class Things:
         if template.endswith("{}"):
             return self._on_thing(method, path, sent)
         if method == "GET":
-            return self._list(path, parse_qs(query))
+            return self._list(path, parse_qs(request.target.partition("?")[2]))
         items = sent.fields.get("items")
         if isinstance(items, list) and path.endswith("/items"):
             rows = [

@@ -402,6 +402,16 @@ def test_what_is_no_time(said: str) -> None:
         moment(said, datetime(2026, 11, 29, tzinfo=UTC))
 
 
+@pytest.mark.parametrize("said", ["9999999999d", "999999999d"])
+def test_a_time_beyond_the_calendar_is_refused_in_words(
+    said: str, written: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(written(day())), "--since", said], None)
+    assert ended.value.code == 2
+    assert f"{said!r} is no time" in capsys.readouterr().err
+
+
 # --- what is written -------------------------------------------------------------------------------------
 
 

@@ -82,6 +82,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Hosts:
     stand_in = Hosts()
     module = ModuleType("aoai_gateway.app.host")
     module.serve = stand_in.serve  # type: ignore[attr-defined]
+    module.run = lambda code: code  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "aoai_gateway.app.host", module)
     monkeypatch.setattr(serving, "run_mitmweb", stand_in.run_mitmweb)
     return stand_in
@@ -208,6 +209,26 @@ def test_web_loads_the_addon_and_shows_streamed_bodies(hosts: Hosts, demo: Path,
     assert said == ["store_streamed_bodies=false", "web_port=9999"]
 
 
+def test_web_needs_a_folder_for_mitmproxys_settings(
+    hosts: Hosts,
+    demo: Path,
+    port: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # A file in its place keeps root, too, from making mitmproxy's folder there.
+    home = tmp_path / "home"
+    home.touch()
+    monkeypatch.setenv("HOME", str(home))
+    words = ["web", "--config", str(demo), "--port", str(port)]
+    assert cli.main(words) == 1
+    assert f"settings in {home}/.mitmproxy, which cannot be written; name another" in capsys.readouterr().err
+    assert not hosts.web
+    assert cli.main([*words, "--", "--set", f"confdir={tmp_path}"]) == 0
+    assert hosts.web
+
+
 def test_web_stores_streamed_bodies_unless_told_otherwise(hosts: Hosts, demo: Path, port: int) -> None:
     assert cli.main(["web", "--config", str(demo), "--port", str(port)]) == 0
     assert "store_streamed_bodies=true" in hosts.web[0][0]
@@ -224,6 +245,9 @@ def test_web_stores_streamed_bodies_unless_told_otherwise(hosts: Hosts, demo: Pa
         ("serve extra", "unrecognized arguments: extra"),
         ("--config /nowhere/gateway.yaml", "/nowhere/gateway.yaml does not exist"),
         ("--config /", "the configuration / is a directory"),
+        ("--config ~no-such-user/gateway.yaml", "~no-such-user/gateway.yaml does not exist"),
+        ("-s ~no-such-user/addon.py", "-s ~no-such-user/addon.py: there is no such file"),
+        ("--capture ~no-such-user/calls", "~no-such-user/calls cannot be written"),
         ("-s /nowhere/addon.py", "-s /nowhere/addon.py: there is no such file"),
         ("-- --ssl-insecur", "no option '--ssl-insecur'; did you mean \"--ssl-insecure\"?"),
         ("-- stray", "no option 'stray'"),
@@ -244,7 +268,7 @@ def test_a_wrong_command_line_ends_with_2_and_a_sentence(
     says: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    own = [] if words.startswith("--config") else ["--config", str(demo)]
+    own = [] if words.startswith("--config ") else ["--config", str(demo)]
     assert cli.main([command, *own, *shlex.split(words.removeprefix("serve "))]) == 2
     err = capsys.readouterr().err
     assert says in err

@@ -244,6 +244,7 @@ OUTERMOST = {
 """What mitmproxy itself calls, and logs the exceptions of, with their messages."""
 
 LOOKS_ON = {
+    "Gateway.catch_up",  # the gateway calls it from time to time, too
     "Gateway.limits",
     "GatewayAddon.client_connected",  # what it guards against, next_layer does too
     "GatewayAddon.client_disconnected",
@@ -311,7 +312,7 @@ ELSEWHERE = {
 
 BEFORE_SENDING = re.compile(
     r"(engine|downstream_request|request_head|health|Plugin\.gateway_(client|backend_chosen)|Ask)\b.*"
-    r"|Engine\.(?!abandoned)\w+|call\.make_plan"
+    r"|Engine\.(?!abandoned)\w+|Setup\.plan"
     r"|upstream_attempt\.build_request"
     r"|RequestSteps\.(?!swallow)\w+|GatewayStream\.(advance|_send|respond)"
     r"|EngineDriver\.(begin|advance|_choose)|StreamContext\.(tell|ask|refused)"

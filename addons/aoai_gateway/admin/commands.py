@@ -9,19 +9,17 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import SplitResult, urlsplit
 
 from aoai_gateway.admin.terminal import paint, render
+from aoai_gateway.command_line import parser_of
 from aoai_gateway.wire.authority import authority, reachable
 
 if TYPE_CHECKING:
     from aoai_gateway.config.models import Admin
-
-type Parser = Callable[[str, str], argparse.ArgumentParser]
-"""Makes a parser for a command (its words) with a description."""
 
 KINDS = ("endpoint", "standin", "client")
 """As in `aoai_gateway.config.switches`, which takes half a second to import."""
@@ -33,9 +31,9 @@ CLEAR = "\x1b[H\x1b[J"
 """Cursor home, erase to the end (ECMA-48 §8.3.21, §8.3.39)."""
 
 
-def status(words: list[str], parser: Parser) -> int:
+def status(words: list[str]) -> int:
     """Show the state: as tables, as JSON, or as tables again and again."""
-    made = parser("status", "Show the state of a running gateway.")
+    made = parser_of("status", "Show the state of a running gateway.")
     _add_url(made)
     made.add_argument("--json", action="store_true", help="print it as JSON")
     made.add_argument("--watch", action="store_true", help="show it again each second, until Ctrl-C")
@@ -50,9 +48,9 @@ def status(words: list[str], parser: Parser) -> int:
     return 0
 
 
-def breaks(words: list[str], parser: Parser) -> int:
+def breaks(words: list[str]) -> int:
     """Open or close breaks."""
-    made = parser("break", "Skip a backend or endpoint for a while, or end its break.")
+    made = parser_of("break", "Skip a backend or endpoint for a while, or end its break.")
     commands = made.add_subparsers(dest="command", required=True, metavar="open|close")
     opening = commands.add_parser("open", help="skip it for a while")
     opening.add_argument("name", metavar="BACKEND", help="standin@endpoint, or an endpoint for all of it")
@@ -76,9 +74,9 @@ def breaks(words: list[str], parser: Parser) -> int:
     return 0
 
 
-def switch(words: list[str], parser: Parser) -> int:
+def switch(words: list[str]) -> int:
     """Switch something off or on."""
-    made = parser("switch", "Switch an endpoint, standin or client off, or on again, until the restart.")
+    made = parser_of("switch", "Switch an endpoint, standin or client off, or on again, until the restart.")
     made.add_argument("to", choices=("off", "on"))
     made.add_argument("kind", choices=KINDS)
     made.add_argument("name", metavar="NAME", help="a standin is written standin@endpoint")
@@ -105,7 +103,7 @@ def _client(args: argparse.Namespace) -> AdminClient:
     token = os.environ.get(TOKEN_VARIABLE)
     if args.config is None:
         return AdminClient(args.url, token)
-    admin = _admin_of(Path(args.config).expanduser())
+    admin = _admin_of(Path(os.path.expanduser(args.config)))
     if not admin.enabled:
         raise AdminError(f"{args.config} says admin.enabled: false, so its gateway has no status page.")
     if admin.port == 0:
@@ -152,11 +150,7 @@ def _watch(client: AdminClient, out: TextIO) -> None:
         time.sleep(WATCH_SECONDS)
 
 
-COMMANDS: dict[str, Callable[[list[str], Parser], int]] = {
-    "status": status,
-    "break": breaks,
-    "switch": switch,
-}
+COMMANDS: Mapping[str, Callable[[list[str]], int]] = {"status": status, "break": breaks, "switch": switch}
 """The commands by name."""
 
 

@@ -60,9 +60,7 @@ class Controls:
 
         It takes the place of one that was opened by hand before, and stands beside others: the backend is
         skipped until the last one has ended. ``reason`` is shown beside "by hand". Returns a sentence
-        about the action.
-
-        :raises ControlError: no such name, or a time that is none.
+        about the action. Raises ControlError for an unknown name, or a time that is none.
         """
         if not (math.isfinite(seconds) and 0 < seconds <= LONGEST_BREAK):
             raise ControlError(f"a break takes more than 0 and at most {LONGEST_BREAK:.0f} seconds")
@@ -84,9 +82,7 @@ class Controls:
         """End all breaks and half-open states of a backend, or of an endpoint with all that it has.
 
         A backend whose endpoint is in a break is not free before that has ended too, so it is ended as well.
-        Returns a sentence about the action.
-
-        :raises ControlError: no such name, or it has no break.
+        Returns a sentence about the action. Raises ControlError for an unknown name, or one without a break.
         """
         breaks, now = self._gateway.engine.scheduler.breaks, time.monotonic()
         endpoint, standin = self._scope(name)
@@ -121,9 +117,8 @@ class Controls:
         """Switch an endpoint, a standin (``standin@endpoint``) or a client off, or on again.
 
         It holds for this process until it is switched on again or the process ends, even if the file is
-        loaded again. The file's own switches stay off. Returns a sentence about the action.
-
-        :raises ControlError: no such kind or name, or the file switches it off.
+        loaded again. The file's own switches stay off. Returns a sentence about the action. Raises
+        ControlError for an unknown kind or name, or one that the file switches off.
         """
         if kind not in KINDS:
             raise ControlError(f"{kind!r} cannot be switched; {listed(KINDS)} can")

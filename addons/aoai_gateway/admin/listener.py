@@ -1,17 +1,8 @@
 """The admin listener: the status page, its JSON, and the controls, on an address of its own.
 
-===========================  =================================================================================
-``GET /``                    the page
-``GET /api/status``          the state, as :mod:`~aoai_gateway.admin.snapshot` documents it
-``GET /metrics``             the same and what was counted, for Prometheus (`admin.metrics`)
-``POST /api/breaks/open``    ``{"name": "gpt-4o@sweden", "seconds": 60, "reason": ""}``; or an endpoint
-``POST /api/breaks/close``   ``{"name": "gpt-4o@sweden"}``; without a name, all
-``POST /api/switch``         ``{"kind": "endpoint|standin|client", "name": "sweden", "on": false}``
-``GET /health/live, ready``  as on the main listener; no token is asked for
-===========================  =================================================================================
-
-A control answers ``{"done": "<a sentence>"}``; an error is ``{"error": {"message"}}`` with 400, 401, 403,
-404, 405, 409 or 415. See :mod:`~aoai_gateway.admin.guard` for access.
+Its paths, and the members of each request, are in docs/reference/admin-api.md. A control answers
+``{"done": "<a sentence>"}``; an error is ``{"error": {"message"}}`` with 400, 401, 403, 404, 405, 409 or 415.
+See :mod:`~aoai_gateway.admin.guard` for access.
 """
 
 from __future__ import annotations

@@ -25,11 +25,11 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.analysis.reading import Reading, RecordsError, Selection, parser_of_records
-from aoai_gateway.analysis.recorded import recording_of
+from aoai_gateway.analysis.recorded import Outcomes, recording_of
 from aoai_gateway.analysis.records import read, uncollected
 from aoai_gateway.analysis.shown import MOST
 from aoai_gateway.analysis.text import columns, counted, money, percent, remarks, short
-from aoai_gateway.analysis.virtual import Outcomes, VirtualGateway
+from aoai_gateway.analysis.virtual import VirtualGateway
 from aoai_gateway.wire.printing import cut
 
 if TYPE_CHECKING:

@@ -23,10 +23,6 @@ class RecordsError(Exception):
     """A file cannot be read, or holds what this version does not understand; the text says what."""
 
 
-class NoRecordError(Exception):
-    """A line is no record; the text names what is wrong with it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Which records are wanted. Times are seconds since the epoch; ``until`` itself is not wanted."""
@@ -158,7 +154,7 @@ def parser_of_records(command: str, description: str) -> argparse.ArgumentParser
 def moment(text: str, now: datetime) -> float:
     """Understand ``yesterday``, ``today``, ``90m``, ``24h``, ``7d``, or a date or time.
 
-    One that names no zone is UTC. Raises ValueError.
+    One that names no zone is UTC. Raises ValueError, or OverflowError beyond the calendar.
     """
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     if text == "today":
@@ -174,7 +170,7 @@ def moment(text: str, now: datetime) -> float:
 def _moment(value: str) -> float:
     try:
         return moment(value, datetime.now(UTC))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(
             f"{value!r} is no time: yesterday, 24h, 7d, 2026-11-28T09:00"
         ) from None

@@ -76,6 +76,17 @@ class RecordedCall:
     faults: Mapping[str, Fault] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class Outcomes:
+    """What became of one call as recorded, or under a candidate."""
+
+    call: RecordedCall
+    decision: Decision
+    waited: float
+    spilled: bool
+    cost: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class Speed:
     """How fast a backend answers: seconds until it begins, and tokens per second from then on."""

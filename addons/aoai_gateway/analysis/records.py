@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from aoai_gateway.analysis.foreign import forms, rows
-from aoai_gateway.analysis.foreign.form import Row, Unusable, WrongValueError
+from aoai_gateway.analysis.foreign.form import Row, Unusable
 from aoai_gateway.analysis.foreign.powerproxy import record_in
-from aoai_gateway.analysis.reading import NoRecordError, Reading, Record, RecordsError, Selection, open_error
-from aoai_gateway.analysis.record_check import checked, is_time, wrong_field
+from aoai_gateway.analysis.reading import Reading, Record, RecordsError, Selection, open_error
+from aoai_gateway.analysis.record_check import NoRecordError, checked, is_time, wrong_field
 from aoai_gateway.usage.record import SCHEMA, empty_record
 
 _LONGEST_LENGTH = 12
@@ -180,7 +180,7 @@ def _rows(
                 raise RecordsError(f"{place}: {error}") from None
             if record is not None:
                 yield record
-    except rows.NoRowsError as error:
+    except NoRecordError as error:
         reading.pass_over(str(path), str(error))
 
 
@@ -192,10 +192,7 @@ def _foreign(values: Mapping[str, Any], reading: Reading) -> tuple[float, Record
         raise NoRecordError("no outcome")
     if isinstance(form, Unusable):
         raise RecordsError(f"these are {form.name}: {form.why}")
-    try:
-        made = form.record(Row(values))
-    except WrongValueError as error:
-        raise NoRecordError(str(error)) from None
+    made = form.record(Row(values))
     if made is None:
         return None
     at, record = made
@@ -229,7 +226,7 @@ def _json_lines(path: Path, lines: Iterable[str], reading: Reading) -> Iterator[
 
 def _flows(path: Path, file: io.BufferedReader, reading: Reading) -> Iterator[tuple[float, Record]]:
     # mitmproxy takes a second to load, and most reports are on records.
-    from aoai_gateway.analysis.captures import CaptureReadError, flows_of, record_of
+    from aoai_gateway.analysis.captures import flows_of, record_of
 
     try:
         for number, flow in enumerate(flows_of(file), 1):
@@ -246,7 +243,7 @@ def _flows(path: Path, file: io.BufferedReader, reading: Reading) -> Iterator[tu
                 reading.pass_over(place, wrong)
                 continue
             yield found
-    except CaptureReadError as error:
+    except NoRecordError as error:
         reading.pass_over(str(path), str(error))
 
 

@@ -217,7 +217,7 @@ class GatewayAddon:
                 saved_flows.make_private(ctx.options.save_stream_file, save.current_path)
         if "gateway_config" not in updated:
             return
-        path = Path(ctx.options.gateway_config).expanduser().absolute()
+        path = Path(os.path.expanduser(ctx.options.gateway_config)).absolute()
         if path == self._config_path and self.gateway.setup is not None:
             return
         self._config_path = path

@@ -1,7 +1,7 @@
 """The process beside the workers: their one admin listener, and the simulated endpoints.
 
 Both are one, however many workers there are. It carries no traffic of clients, so a crash costs no call: the
-supervisor starts it again.
+supervisor starts it again. `serve` runs in it, and `AdminProcess` is what the supervisor has of it.
 """
 
 from __future__ import annotations
@@ -129,6 +129,7 @@ class AdminProcess:
         self.store: WorkersStore | None = None
         self.child: Child | None = None
         self._backoff = Backoff()
+        self._told = ""
 
     def is_wanted(self, config: Config) -> bool:
         """Whether it has anything to do."""
@@ -156,6 +157,18 @@ class AdminProcess:
             logger.error("The admin process %s; it starts again in %.1f s.", said, pause)
         self.child = None
         return True
+
+    def tell(self, workers: list[dict[str, Any]]) -> None:
+        """Write down what is known of each worker, for the status page."""
+        text = json.dumps(workers)
+        if text == self._told:
+            return
+        draft = self._folder / "workers.draft"
+        # The status page can do without it, on a full disk for instance; calls cannot do without workers.
+        with suppress(OSError):
+            draft.write_text(text)
+            draft.replace(self._folder / WORKERS_FILE)
+            self._told = text
 
     def _run(self, config: Config, pipe: int) -> int:
         self._let_go()

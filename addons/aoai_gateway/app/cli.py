@@ -132,7 +132,7 @@ def _of_a_running_one(command: str) -> Callable[[list[str]], int]:
         from aoai_gateway.admin import commands
 
         try:
-            return commands.COMMANDS[command](words, parser_of)
+            return commands.COMMANDS[command](words)
         except commands.AdminError as error:
             raise StartError(str(error)) from None
 

@@ -34,7 +34,7 @@ def add_config_option(parser: argparse.ArgumentParser) -> None:
 
 def existing_config(given: str | None) -> Path:
     """Return the path of the file to use, by default the checkout's. Raises UsageError if there is none."""
-    path = Path(given).expanduser() if given else CHECKOUT / "gateway.yaml"
+    path = Path(os.path.expanduser(given)) if given else CHECKOUT / "gateway.yaml"
     if path.is_file():
         return path
     if given is None:

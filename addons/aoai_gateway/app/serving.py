@@ -6,6 +6,8 @@ import argparse
 import importlib.metadata
 import os
 import sys
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +21,7 @@ from aoai_gateway.app.loading import (
     load_config,
 )
 from aoai_gateway.app.mitmproxy_options import as_settings, run_mitmweb
-from aoai_gateway.command_line import PROGRAM, UsageError, parser_of
+from aoai_gateway.command_line import PROGRAM, UsageError, parser_of, whole_number
 from aoai_gateway.wire.authority import authority, reachable
 
 if TYPE_CHECKING:
@@ -44,20 +46,22 @@ def serve(words: list[str]) -> int:
     from aoai_gateway.app import lean_addons
 
     lean_addons.install()  # before anything of mitmproxy's is imported
+    from aoai_gateway.app.host import run
     from aoai_gateway.app.host import serve as serve_here
 
     greet(args.config, loaded, address, inspector=False)
     where = {"host": args.host, "port": args.port}
     what = {"addons": args.script, "options": options, "capture": args.capture}
+    serving = partial(serve_here, args.config, **where, **what)
     if args.workers == 1:
-        return serve_here(args.config, **where, **what)
+        return run(serving())
     from aoai_gateway.app.supervisor import StartFailedError, Supervisor
 
-    def run(worker: Worker) -> int:
-        return serve_here(args.config, **where, **what, worker=worker)
+    def serve_one(worker: Worker) -> int:
+        return run(serving(worker=worker))
 
     try:
-        return Supervisor(args.config, loaded, (address.host, address.port), args.workers, run).run()
+        return Supervisor(args.config, loaded, (address.host, address.port), args.workers, serve_one).run()
     except StartFailedError as error:
         raise StartError(str(error)) from None
 
@@ -74,6 +78,8 @@ def web(words: list[str]) -> int:
     script = CHECKOUT / "addons" / "gateway.py"
     if not script.is_file():
         raise StartError(f"{script} is missing: the inspector runs from a checkout of the project.")
+    if not any(setting.startswith("confdir=") for setting in settings):
+        _look_at_mitmproxys_folder()
     arguments = ["--scripts", str(script)]
     for path in args.script:
         arguments += ["--scripts", path]
@@ -107,7 +113,9 @@ def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace
     add_config_option(parser)
     parser.add_argument("--host", help="listen on this address (default: as configured, else 127.0.0.1)")
     parser.add_argument(
-        "--port", type=port_number, help="listen on this port (default: as configured, else 8080)"
+        "--port",
+        type=whole_number(0, 65535, "port: a number up to 65535 is, or 0 for a free one"),
+        help="listen on this port (default: as configured, else 8080)",
     )
     parser.add_argument(
         "-s",
@@ -133,7 +141,7 @@ def _proxy_arguments(command: str, words: list[str]) -> tuple[argparse.Namespace
     args = parser.parse_args(own)
     args.config = existing_config(args.config)
     for path in args.script:
-        if not Path(path).expanduser().is_file():
+        if not os.path.isfile(os.path.expanduser(path)):
             raise UsageError(f"-s {path}: there is no such file.")
     return args, rest
 
@@ -154,6 +162,21 @@ def _prepare(args: argparse.Namespace) -> tuple[Loaded, Address]:
     if found := refusal(address.host, address.port):
         raise StartError(found.message)
     return loaded, address
+
+
+def _look_at_mitmproxys_folder() -> None:
+    """Look whether mitmproxy has its authority, or a place to keep it. Raises StartError."""
+    folder = os.path.expanduser("~/.mitmproxy")
+    if os.path.isfile(os.path.join(folder, "mitmproxy-ca.pem")):
+        return
+    with suppress(OSError):
+        if not folder.startswith("~"):  # There may be no home.
+            os.makedirs(folder, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StartError(
+            f"mitmproxy keeps its settings in {folder}, which cannot be written; name another folder behind "
+            f"--: {PROGRAM} web -- --set confdir=FOLDER"
+        )
 
 
 # --- what a start says -----------------------------------------------------------------------------------
@@ -215,25 +238,16 @@ def greet(path: Path, loaded: Loaded, address: Address, *, inspector: bool) -> N
 # --- words of the command line ---------------------------------------------------------------------------
 
 
-def port_number(text: str) -> int:
-    """Read a port; 0 is a free one."""
-    if not (text.isascii() and text.isdigit() and int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: a number up to 65535 is, or 0 for a free one")
-    return int(text)
-
-
 def worker_count(text: str) -> int:
     """Read a number of workers; ``auto`` is one for each core."""
     if text == "auto":
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_WORKERS):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers: 1 to {MOST_WORKERS} is, or auto")
-    return int(text)
+    return whole_number(1, MOST_WORKERS, f"number of workers: 1 to {MOST_WORKERS} is, or auto")(text)
 
 
 def capture_file(text: str) -> Path:
     """Read the name of a file that can be written."""
-    path = Path(text).expanduser().absolute()
+    path = Path(os.path.expanduser(text)).absolute()
     try:
         # A fault is to be reported now, and not when the first call is lost.
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))

@@ -13,6 +13,7 @@ import socket
 import ssl
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
 from aoai_gateway.command_line import installs
 from aoai_gateway.config.shared_store import SharedStore
@@ -99,7 +100,30 @@ def warnings(config: Config, now: datetime | None = None) -> list[str]:
         elif end <= now + EXPIRES_SOON:
             left = (end - now).days
             found.append(f"clients: {what} counts for {left} days more, until {_day(end)}; replace it")
+    direct = list(_past_a_proxy(config))
+    if direct:
+        found.append(
+            f"aoai.endpoints: {', '.join(direct)} are connected to directly, and not through the proxy that "
+            "the environment names; put their hosts into NO_PROXY if that is right"
+        )
     return found
+
+
+def _past_a_proxy(config: Config) -> Iterator[str]:
+    """Yield the endpoints that other programs would reach through a proxy here."""
+    if not any(name.lower().endswith("_proxy") and value for name, value in os.environ.items()):
+        return
+    # Loaded only where there may be one: a check is to be quick.
+    import urllib.request
+
+    proxies = urllib.request.getproxies()
+    for endpoint in config.aoai.endpoints:
+        if endpoint.url is None:
+            continue
+        url = urlsplit(endpoint.url)
+        has_proxy = url.scheme in proxies or "all" in proxies
+        if has_proxy and not urllib.request.proxy_bypass(url.netloc):
+            yield endpoint.name
 
 
 def expiries(config: Config) -> dict[str, float]:

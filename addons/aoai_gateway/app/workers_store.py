@@ -66,11 +66,23 @@ def program() -> str:
     )
 
 
+class Keeper(Protocol):
+    """Writes a part of what the workers' own store holds into a file."""
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+
+    async def flush(self) -> None:
+        """Write what is not written yet."""
+
+
 class WorkersStore:
-    """The server, and what files keep of it: budgets, and affinity. ``folder``: where its socket is."""
+    """The server, and what files keep of it: budgets, and affinity. Raises NoStoreError.
+
+    ``folder``: where its socket is; only this user may enter it.
+    """
 
     def __init__(self, folder: Path, config: Config) -> None:
-        """Raises NoStoreError where there is no program for it."""
         self._socket = folder / "store.sock"
         self._log = folder / "store.log"
         self._command = [
@@ -200,13 +212,3 @@ class WorkersStore:
         except OSError:
             lines = []
         return lines[-1] if lines else "it said nothing"
-
-
-class Keeper(Protocol):
-    """Writes a part of what the workers' own store holds into a file."""
-
-    async def run(self) -> None:
-        """Write until cancelled."""
-
-    async def flush(self) -> None:
-        """Write what is not written yet."""

@@ -30,8 +30,7 @@ from aoai_gateway.wire.stream_kinds import Verdict
 from aoai_gateway.wire.usage import AnswerFacts, read_answer
 
 if TYPE_CHECKING:
-    from aoai_gateway.benchmark.plan import Planned
-    from aoai_gateway.benchmark.prompts import Prompts
+    from aoai_gateway.benchmark.plan import Planned, Prompts
     from aoai_gateway.tokens import Counter
     from aoai_gateway.usage.sink import Record
 

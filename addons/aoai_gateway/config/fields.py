@@ -6,6 +6,7 @@ numbers and booleans of it. A check that fails raises :func:`fault`; its message
 that may hold a secret.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -204,7 +205,7 @@ def _pattern(value: object) -> object:
 def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
     """A relative path counts from the folder of the main configuration file, not from the process's."""
     folder = (info.context or {}).get("folder")
-    return Path(folder, path.expanduser()) if folder is not None else path
+    return Path(folder, os.path.expanduser(path)) if folder is not None else path
 
 
 def _existing(path: Path, info: ValidationInfo) -> Path:

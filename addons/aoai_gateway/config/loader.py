@@ -27,7 +27,7 @@ from aoai_gateway.config.problems import (
     is_uncertain,
     problem,
 )
-from aoai_gateway.config.validation import Validated, validate
+from aoai_gateway.config.validation import NAMELESS, Validated, validate
 
 __all__ = ["ConfigErrors", "Loaded", "Problem", "Source", "compile_sources", "load", "policy_files", "read"]
 
@@ -192,6 +192,8 @@ def _cross_check(
     for finding in check(validated.config, locate):
         if is_uncertain(finding, validated.broken):
             continue
+        if validated.problems and NAMELESS in f"{finding.message} {finding.suggestion}":
+            continue  # It would name what the file does not have.
         found = problem(locate(finding.path), finding.path, finding.message, finding.suggestion)
         if finding.fatal and not any(_within(path, found.path) for path in told):
             fatal.append(found)

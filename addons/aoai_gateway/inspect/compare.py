@@ -12,6 +12,7 @@ import textwrap
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -285,19 +286,15 @@ def _texts(entries: Sequence[Entry]) -> list[str]:
     if width < NARROWEST:
         lines: list[str] = []
         for entry in entries:
-            lines += [
-                f"── {entry.title} ".ljust(WIDTH, "─"),
-                *_wrapped(_text(entry), WIDTH),
-                "",
-            ]
+            lines += [f"── {entry.title} ".ljust(WIDTH, "─"), *_wrapped(_text(entry), WIDTH), ""]
         return lines
     columns = [_wrapped(_text(entry), width) for entry in entries]
     heads = [f"── {_cut(entry.title, width - 4)} ".ljust(width, "─") for entry in entries]
-    rows = [GAP.join(heads)]
-    for number in range(max(map(len, columns))):
-        cells = [column[number] if number < len(column) else "" for column in columns]
-        rows.append(GAP.join(_padded(cell, width) for cell in cells).rstrip())
-    return rows
+    rows = (
+        GAP.join(_padded(cell, width) for cell in cells).rstrip()
+        for cells in zip_longest(*columns, fillvalue="")
+    )
+    return [GAP.join(heads), *rows]
 
 
 def _text(entry: Entry) -> str:

@@ -255,7 +255,8 @@ class RequestSteps(StreamPart):
         try:
             if self._came + len(data) > self._limit:
                 raise errors.body_too_large(self._limit)
-            here.hold(len(data))
+            if here.held is not None:
+                here.held.grow(len(data))
             if here.upload is not None:
                 here.upload.write(data)
             else:

@@ -165,16 +165,16 @@ class DownstreamResponse:
         """Send an answer that is all there; one that is not whole is cut before its end."""
         here, response = self._here, self._here.flow.response
         assert response is not None
-        content = response.raw_content
+        content, is_whole = response.raw_content, self.is_whole
         if content is not None and here.concealed is not None:
             content = content.replace(*here.concealed)
         head_only = here.flow.request.method == "HEAD"
         if content is not None and not head_only:
-            length = [(b"content-length", b"%d" % len(content))] if self.is_whole else []
+            length = [(b"content-length", b"%d" % len(content))] if is_whole else []
             set_fields(response, FRAMING, length)
         self.progress = Progress.WHOLE
         body = b"" if head_only or content is None else content
-        if self.is_whole:
+        if is_whole:
             yield here.send(WholeResponse(here.id, response, data=body))
             return
         yield here.send(ResponseHeaders(here.id, response, not body))

@@ -125,8 +125,6 @@ class GatewayLayer(HttpLayer):
         of a stream, and a head comes before its body. Each piece on its own would cost a system call, which
         is more than all the rest that is done with it.
         """
-        if self._dead:
-            self._tidy()
         # Nearly all that ever comes is data, which takes a shorter way.
         child = self.connections.get(event.connection) if type(event) is events.DataReceived else None
         said = self._handle_event(event) if child is None else self.event_to_child(child, event)
@@ -151,6 +149,8 @@ class GatewayLayer(HttpLayer):
             return
         if connection is not None:
             yield self._piece(connection, pieces)
+        if self._dead:
+            self._tidy()
 
     def _tidy(self) -> None:
         """Take apart what is left of connections that are gone. What goes wrong with that costs no call."""

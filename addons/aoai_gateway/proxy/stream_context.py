@@ -166,11 +166,6 @@ class StreamContext:
         """Forget the deadline."""
         self.layer.clear_deadline(self._deadline)
 
-    def hold(self, size: int) -> None:
-        """Count so many bytes more as in memory. Raises GatewayError (503) if there is no room for them."""
-        if self.held is not None:
-            self.held.grow(size)
-
     def release_body(self) -> None:
         """Count the body as in memory no more; delete one on disk."""
         if self.upload is not None and not self.upload.is_closed:

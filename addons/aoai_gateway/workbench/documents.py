@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mitmproxy import contentviews
 
+from aoai_gateway.inspect.picked_views import story
 from aoai_gateway.inspect.views.contentviews import facts_of
 from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.wire.content_coding import NotDecodedError, decode
@@ -70,7 +71,7 @@ async def document(
         "kept": flow.response is None or flow.response.raw_content is not None,
         "messages": await _tokens(counting, operation, flow.request, model),
         "price": _price(config, deployment),
-        "story": _lines(flow.metadata.get("gateway_story")),
+        "story": story(flow),
         "timeline": flow.metadata.get("gateway_timeline", []),
         "queue_ms": flow.metadata.get("gateway_queue_ms"),
         "chunks": flow.metadata.get("gateway_chunk_times_ms", []),
@@ -113,10 +114,6 @@ def _headers(message: Message) -> list[list[str]]:
     pairs = message.headers.items(multi=True)
     # Some are addresses, such as a referer's.
     return [[name, redact_target(value)] for name, value in pairs if name.lower() not in SECRET_HEADERS]
-
-
-def _lines(story: object) -> list[str]:
-    return [str(line) for line in story] if isinstance(story, list) else []
 
 
 def _attempt(flow: HTTPFlow) -> dict[str, Any]:

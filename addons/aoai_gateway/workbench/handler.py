@@ -26,6 +26,8 @@ from aoai_gateway.workbench.calls import News
 from aoai_gateway.workbench.shape import as_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mitmproxy.http import HTTPFlow
 
     from aoai_gateway.admin.guard import Refusal
@@ -49,15 +51,17 @@ QUIET = 15.0
 PATIENCE = 60.0
 """Seconds for which a page may be behind with reading; then its stream ends."""
 
-_WRONG = (
-    page_requests.EditError,
-    SetError,
-    ExpectationError,
-    page_requests.ChildError,
-    page_requests.ConflictError,
-    exceptions.CommandError,
-)
-"""What is the user's mistake, or can be told to them."""
+_STATUSES: Mapping[type[Exception], int] = {
+    page_requests.BadRequestError: 400,
+    page_requests.NotFoundError: 404,
+    page_requests.EditError: 409,
+    page_requests.ChildError: 409,
+    page_requests.ConflictError: 409,
+    SetError: 409,
+    ExpectationError: 409,
+    exceptions.CommandError: 409,
+}
+"""The answers to what is a mistake of the user's, or can be told to them."""
 
 
 FOLDER = Path(__file__).with_name("page")
@@ -130,27 +134,17 @@ class Handler(AnswerHandler):
     @override
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None))[1]
-        if isinstance(error, page_requests.NotFoundError):
-            self.fail(404, str(error))
-        elif isinstance(error, _WRONG):
-            self.fail(409, str(error))
-        elif isinstance(error, GatewayError):
+        status = next((status for kind, status in _STATUSES.items() if isinstance(error, kind)), None)
+        if isinstance(error, GatewayError):
             self.fail(error.status, error.message)
-        elif isinstance(error, page_requests.BadRequestError):
-            self.fail(400, str(error))
+        elif status is not None:
+            self.fail(status, str(error))
         else:
             self.fail(status_code, f"{HTTPStatus(status_code).phrase}.")
 
     @override
     def log_exception(self, *args: Any) -> None:
-        expected = (
-            web.HTTPError,
-            page_requests.NotFoundError,
-            GatewayError,
-            page_requests.BadRequestError,
-            iostream.StreamClosedError,
-        )
-        if not isinstance(args[1], (*_WRONG, *expected)):
+        if not isinstance(args[1], (*_STATUSES, web.HTTPError, GatewayError, iostream.StreamClosedError)):
             logger.error("A bug in the workbench.", exc_info=args)
 
     def fail(self, status: int, message: str) -> None:

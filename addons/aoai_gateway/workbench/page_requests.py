@@ -64,17 +64,18 @@ def text(asked: Asked, key: str) -> str:
 
 def texts(asked: Asked, key: str) -> list[str]:
     """Return a list of texts."""
-    found = asked.get(key)
-    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
-        raise BadRequestError(f'"{key}" must be a list of texts.')
-    return found
+    return _all_of(asked, key, str, "texts")
 
 
 def objects(asked: Asked, key: str) -> list[dict[str, Any]]:
     """Return a list of objects."""
+    return _all_of(asked, key, dict, "objects")
+
+
+def _all_of[T](asked: Asked, key: str, kind: type[T], what: str) -> list[T]:
     found = asked.get(key)
-    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-        raise BadRequestError(f'"{key}" must be a list of objects.')
+    if not isinstance(found, list) or not all(isinstance(each, kind) for each in found):
+        raise BadRequestError(f'"{key}" must be a list of {what}.')
     return found
 
 

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from aoai_gateway.bounded import Bounded
 from aoai_gateway.inspect.asked import last_words
 from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.inspect.views.shapes import Unreadable, decode, mapping, word
@@ -43,7 +44,7 @@ class Rows:
     """Makes lines of flows; what is read of a prompt is remembered as long as its bytes are the same."""
 
     def __init__(self) -> None:
-        self._digests: dict[str, tuple[tuple[int, int], Digest]] = {}
+        self._digests: Bounded[str, tuple[tuple[int, int], Digest]] = Bounded(MOST_REMEMBERED)
 
     def row(self, flow: HTTPFlow, config: Config | None) -> dict[str, Any]:
         """Return the line of a call. ``cost`` is in the currency of ``prices``; times are milliseconds."""
@@ -89,11 +90,9 @@ class Rows:
         known = self._digests.get(flow.id)
         if known is not None and known[0] == state:
             return known[1]
-        if len(self._digests) > MOST_REMEMBERED:
-            self._digests.clear()
         headers = flow.request.headers
         digest = read_digest(raw, headers.get("content-encoding"), headers.get("content-type", ""))
-        self._digests[flow.id] = state, digest
+        self._digests.put(flow.id, (state, digest))
         return digest
 
 

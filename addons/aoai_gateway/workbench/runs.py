@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from mitmproxy import connection, exceptions, http
 from mitmproxy import flow as flows
 from mitmproxy.utils import asyncio_utils
 
+from aoai_gateway.bounded import Bounded
 from aoai_gateway.inspect.client_replay import aim, as_call, play
 from aoai_gateway.inspect.views.shapes import Unreadable, decode, mapping, mappings, text
 from aoai_gateway.rerun.case_set import PATHS
@@ -174,7 +174,7 @@ class Runs:
     """Starts runs. ``listen`` adds what reads their streams, when it is first needed."""
 
     def __init__(self, listen: Callable[[Taps], None]) -> None:
-        self._runs: OrderedDict[str, Run] = OrderedDict()
+        self._runs: Bounded[str, Run] = Bounded(MOST_RUNS)
         self._taps = Taps()
         self._listen: Callable[[Taps], None] | None = listen
 
@@ -197,9 +197,7 @@ class Runs:
             self._listen(self._taps)
             self._listen = None
         run = Run(entries[0].flow.id, entries)
-        self._runs[run.ident] = run
-        while len(self._runs) > MOST_RUNS:
-            self._runs.popitem(last=False)
+        self._runs.put(run.ident, run)
         room = asyncio.Semaphore(AT_ONCE)
         for entry in entries:
             self._taps.under_way[entry.flow.id] = run, entry

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -115,6 +115,12 @@ class Answer:
     error: str = ""
     broken: bool = False
     notes: list[str] = field(default_factory=list)
+
+
+def sources(named: Iterable[tuple[str, str]]) -> list[Part]:
+    """Return a part with the titles and addresses that an answer cites, each of them once."""
+    lines = dict.fromkeys(" ".join(filter(None, each)) for each in named)
+    return [Part("titled", "\n".join(filter(None, lines)), "sources")] if any(lines) else []
 
 
 def lay_out(answer: Answer, facts: Facts) -> str:

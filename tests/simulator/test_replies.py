@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aoai_simulator.replies import Frames
-from aoai_simulator.timing import Pace
+from aoai_simulator.replies import Frames, Pace
 
 
 def frames(early: int, start: int, content: int, end: int) -> Frames:
