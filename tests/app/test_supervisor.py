@@ -6,7 +6,6 @@ import errno
 import json
 import logging
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -57,7 +56,7 @@ def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
     yield made
     for each in made._slots[0].sockets:
         each.close()
-    shutil.rmtree(made._folder, ignore_errors=True)
+    made._private_folder.remove()
 
 
 def test_a_worker_that_fails_for_ever_is_started_again_for_ever(supervisor: Supervisor) -> None:

@@ -337,7 +337,8 @@ class GatewayAddon:
             shared = attempt.failure is not FailureKind.CREDENTIAL
             if shared and attempt.scope and attempt.breaks is not None and attempt.break_seconds is not None:
                 await self.lifecycle.state_sync.tell_break(attempt.scope, attempt.breaks, attempt.reason)
-            await self.gateway.observer.attempt_failed(ctx.master.addons, failed)
+            if self.gateway.observer is not None:
+                await self.gateway.observer.attempt_failed(ctx.master.addons, failed)
             if "gateway_backend_failed" in self.gateway.heard.events:
                 event = BackendFailed(failed.flow, failed.call, attempt)
                 await ctx.master.addons.trigger_event(GatewayBackendFailedHook(event))

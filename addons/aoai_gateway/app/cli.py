@@ -196,7 +196,7 @@ def _key(words: list[str]) -> int:
 def _date(text: str) -> str:
     from pydantic import TypeAdapter, ValidationError
 
-    from aoai_gateway.config.client_credentials import NotAfter
+    from aoai_gateway.config.clients import NotAfter
 
     try:
         TypeAdapter(NotAfter).validate_python(text)

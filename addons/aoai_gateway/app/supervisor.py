@@ -19,18 +19,16 @@ import gc
 import logging
 import os
 import select
-import shutil
 import signal
 import socket
-import tempfile
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aoai_gateway.admin.listener import bind
 from aoai_gateway.app import listening, log_format, processes
 from aoai_gateway.app.admin_process import AdminProcess
+from aoai_gateway.app.private_folder import PrivateFolder
 from aoai_gateway.app.processes import LONGEST_PAUSE
 from aoai_gateway.app.worker import Slot, Worker
 from aoai_gateway.app.workers_store import NoStoreError, WorkersStore
@@ -44,6 +42,7 @@ from aoai_gateway.tokens import load_encodings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from aoai_gateway.app.processes import Child
     from aoai_gateway.config.models import Config
@@ -93,7 +92,8 @@ class Supervisor:
         self._path = path
         self._loaded = loaded
         self._serve = serve
-        self._folder = Path(tempfile.mkdtemp(prefix="aoai-gateway-"))
+        self._private_folder = PrivateFolder()
+        self._folder = self._private_folder.path
         self._store: WorkersStore | None = None
         self._encodings: Encodings | None = None
         self._admin = AdminProcess(self._folder, [], lambda: self._let_go(None))
@@ -133,7 +133,7 @@ class Supervisor:
                 child.tell(signal.SIGKILL)
             if self._store is not None:
                 self._store.stop()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._private_folder.remove()
 
     # --- before the first fork -------------------------------------------------------------------------
 

@@ -107,7 +107,7 @@ def routing_request_of(
         weight=plan.weight,
         strategy=plan.strategy,
         home=_home(call, pool, now, affinity) if _refers(call) else None,
-        higher=config.classes_above(call.cls.rank),
+        higher=config.classes_above[call.cls.rank],
         limited=plan.has_classes,
         too_small=call.too_small,
     )

@@ -43,6 +43,7 @@ from aoai_gateway.proxy.request_head import (
 )
 from aoai_gateway.proxy.stream_context import Led, StreamPart
 from aoai_gateway.proxy.stream_events import DeadlinePassed, State, WholeRequest
+from aoai_gateway.runtime.held_bytes import Held
 from aoai_gateway.runtime.plugin_events import ClientIdentified, GatewayClientIdentifiedHook
 from aoai_gateway.runtime.spool import COME_BACK_SECONDS, Spool
 from aoai_gateway.usage.early import EarlyAnswer
@@ -185,9 +186,9 @@ class RequestSteps(StreamPart):
         spooled = is_spooled(gateway, head, target)
         self._limit = body_limit(accepted.setup, head, spooled=spooled)
         if spooled:
-            here.held = gateway.spooled.open(name, limits.spooled_bytes)
+            here.held = Held(gateway.spooled, name, limits.spooled_bytes)
         else:
-            here.held = gateway.held.open(name, limits.held_bytes)
+            here.held = Held(gateway.held, name, limits.held_bytes)
         here.held.expect(head.length or 0)
         if may_be_large(head):
             yield from self._look_ahead(accepted, target)

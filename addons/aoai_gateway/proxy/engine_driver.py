@@ -16,7 +16,6 @@ from aoai_gateway.engine.call import Call, Outcome, Session
 from aoai_gateway.engine.session_quota import SessionQuota
 from aoai_gateway.proxy.stream_events import State
 from aoai_gateway.runtime.log_records import log_exception
-from aoai_gateway.runtime.observer import UNSEEN, Observation
 from aoai_gateway.runtime.plugin_events import BackendChoice, CallFinished, GatewayBackendChosenHook
 from aoai_gateway.runtime.stream_hooks import GatewayBreaksWithdrawnHook, GatewayCallEndedHook
 from aoai_gateway.wire.errors import GatewayError
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.engine.effects import EffectGenerator
     from aoai_gateway.proxy.stream_context import StreamContext
+    from aoai_gateway.runtime.observer import Observation
     from aoai_gateway.wire.targets import Target
 
 type StreamEffect = (
@@ -52,7 +52,8 @@ class EngineDriver:
     def __init__(self, here: StreamContext) -> None:
         self._here = here
         self._run: EffectGenerator[None] | None = None
-        self._observation: Observation = UNSEEN
+        self._observation: Observation | None = None
+        """Set once the call has begun, if it is observed."""
         self._written_down = False
         self._quota: SessionQuota | None = None
         """Set once the call is a session."""
@@ -99,9 +100,10 @@ class EngineDriver:
         gateway.begun(call)
         here.flow.metadata["gateway_call"] = call.id
         raw = (here.upload or request.raw_content or b"") if first is None else first
-        run = gateway.engine.run(call, head.get("content-type"), raw, now)
-        self._observation = gateway.observer.begun(call)
-        self._run = self._observation.follow(run)
+        self._run = gateway.engine.run(call, head.get("content-type"), raw, now)
+        if gateway.observer is not None:
+            self._observation = gateway.observer.begun(call)
+            self._run = self._observation.follow(self._run)
 
     def advance(self, result: effects.Result | None) -> CommandGenerator[StreamEffect | None]:
         """Tell the engine what came of its last effect. Returns the next one for the stream, or None."""
@@ -158,7 +160,7 @@ class EngineDriver:
     def book[T](self, run: EffectGenerator[T]) -> CommandGenerator[T]:
         """Carry out bookings of a session. Returns what they came to."""
         assert self._quota is not None
-        if self._quota.booked <= MOST_TOLD:
+        if self._observation is not None and self._quota.booked <= MOST_TOLD:
             run = self._observation.follow(run)
         result: effects.Result | None = None
         while True:
@@ -284,7 +286,8 @@ class EngineDriver:
         if call.withdrawn:
             yield GatewayBreaksWithdrawnHook(call.withdrawn)
         call.chunk_gaps = chunk_gaps
-        self._observation.finished(here.flow)
+        if self._observation is not None:
+            self._observation.finished(here.flow)
         record = here.gateway.write_down(call, here.secrets)
         if "gateway_call_finished" in here.gateway.heard.events:
             yield GatewayCallEndedHook(CallFinished(here.flow, call, record))

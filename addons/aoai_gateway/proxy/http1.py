@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.layer import CommandGenerator
 
     from aoai_gateway.config.models import Limits
-    from aoai_gateway.runtime.clock import Clock
+    from aoai_gateway.runtime.gateway import Clock
     from aoai_gateway.wire.errors import GatewayError
 
 MOST_PIPELINED = 1024 * 1024

@@ -119,7 +119,7 @@ class GatewayStream(HttpStream):
         received = self._attempt.received if self._attempt is not None else None
         return received.unfolding if received is not None else None
 
-    # These three only find out which generator takes an event: each one less costs every command less.
+    # These three give the generator that takes an event, and are none: each command would pass through them.
 
     def handle_event(self, event: events.Event) -> CommandGenerator[None]:
         """Take an event, or queue it while the stream is paused: of a session's client, within a bound."""
@@ -441,7 +441,7 @@ class GatewayStream(HttpStream):
         if self._sessions is not None:
             self._sessions.count_out()
         if self._here.call is not None:
-            self._here.gateway.over(self._here.call.id)
+            self._here.gateway.calls.pop(self._here.call.id, None)
 
     # --- bugs ------------------------------------------------------------------------------------------
 

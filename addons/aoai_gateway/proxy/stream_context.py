@@ -173,10 +173,10 @@ class StreamContext:
             self.gateway.connections.files -= 1
         if self.held is not None:
             self.held.release()
-        if not self.gateway.needs_requests and hasattr(self, "flow"):
+        if not self.gateway.heard.need_requests and hasattr(self, "flow"):
             # Nothing has the flow but layers, which are garbage that may wait for long.
             self.flow.request.data.content = None
-        if self.call is not None and not self.gateway.gives_calls:
+        if self.call is not None and not self.gateway.heard.get_calls:
             # Its prompt and header fields are read once more, when it is written down.
             self.call.delivered = None
 
@@ -264,7 +264,8 @@ class StreamContext:
 
     def refused(self, error: GatewayError) -> None:
         """Write down that the request is refused before it became a call."""
-        self.gateway.observer.refused(self.flow, error)
+        if self.gateway.observer is not None:
+            self.gateway.observer.refused(self.flow, error)
         client = self.accepted.client.name if self.accepted is not None else None
         path = self.flow.request.path
         self.gateway.answered_early(EarlyAnswer.refused(error, client, address_of(self.client), path))
