@@ -187,6 +187,8 @@ def _asked(request: http.Request) -> str:
     return last_words(body) if isinstance(body, Mapping) else ""
 
 
+# --- laid out as text ----------------------------------------------------------------------------------
+
 WIDTH = 74
 """Columns of the whole text: what fits beside mitmweb's flow list in a window of 1,280 pixels."""
 

@@ -32,6 +32,15 @@ if TYPE_CHECKING:
 FLOW_ENDS = ("response", "error")
 """mitmproxy's events at the end of a flow. Without a listener, a failed attempt's flow is not seen."""
 
+BETWEEN = 1e-6
+"""Seconds by which a failed attempt follows its call, and the attempt before it, in a flow list."""
+
+MOST_RESPONSES = 10_000
+"""Responses whose conversation is remembered."""
+
+LONGEST_CONVERSATION = 128
+"""Characters of a conversation's name."""
+
 
 class Inspector(Observer):
     """Writes comments, markers, metadata and stories on flows, and shows failed attempts as flows.
@@ -98,10 +107,6 @@ class InspectedCall(Observation):
             say(flow, call, notes, conversation)
 
 
-BETWEEN = 1e-6
-"""Seconds by which a failed attempt follows its call, and the attempt before it, in a flow list."""
-
-
 async def show_attempt(addons: AddonManager, failed: AttemptFailed) -> None:
     """Have mitmproxy's addons see the flow of a failed attempt."""
     shown = attempt_flow(failed)
@@ -126,13 +131,6 @@ def attempt_flow(failed: AttemptFailed) -> http.HTTPFlow:
         shown.error = Error(failed.attempt.reason)
     annotate_attempt(shown, failed.call, failed.attempt)
     return shown
-
-
-MOST_RESPONSES = 10_000
-"""Responses whose conversation is remembered."""
-
-LONGEST_CONVERSATION = 128
-"""Characters of a conversation's name."""
 
 
 class Conversations:
