@@ -225,7 +225,7 @@ SHORT_WAY = (
     "GatewayLayer.take",
     "GatewayStream._is_delivering",
     "Lane.take",
-    "lane.whole_chunks",
+    "delivery.whole_chunks",
 )
 
 OUTERMOST = {
@@ -244,6 +244,7 @@ OUTERMOST = {
 """What mitmproxy itself calls, and logs the exceptions of, with their messages."""
 
 LOOKS_ON = {
+    "Gateway.catch_up",  # the gateway calls it from time to time, too
     "Gateway.limits",
     "GatewayAddon.client_connected",  # what it guards against, next_layer does too
     "GatewayAddon.client_disconnected",
@@ -310,13 +311,13 @@ ELSEWHERE = {
 """What belongs to the start, the end, TLS and displays, and what is done about exceptions and hang-ups."""
 
 BEFORE_SENDING = re.compile(
-    r"(engine|downstream_request|request_head|health|models|Plugin\.gateway_(client|backend_chosen)|Ask)\b.*"
-    r"|Engine\.(?!abandoned)\w+|Plans\.of"
+    r"(engine|downstream_request|request_head|health|Plugin\.gateway_(client|backend_chosen)|Ask)\b.*"
+    r"|Engine\.(?!abandoned)\w+|Setup\.plan"
     r"|upstream_attempt\.build_request"
-    r"|RequestSteps\.(receive_\w+|_begin\w*|_answer_early)|GatewayStream\.(advance|_send|respond)"
-    r"|DownstreamRequest\.(?!swallow)\w+|EngineDriver\.(begin|advance|_choose)|StreamContext\.(tell|ask|refused)"
+    r"|RequestSteps\.(?!swallow)\w+|GatewayStream\.(advance|_send|respond)"
+    r"|EngineDriver\.(begin|advance|_choose)|StreamContext\.(tell|ask|refused)"
     r"|UpstreamAttempt\.start"
-    r"|Attempts\.(run|_next_backend|_look|_try|_spent)|aftermath\.routing_request_of|scheduler\.order"
+    r"|Attempts\.(run|_next_backend|_look|_try|_spent)|attempts\.routing_request_of|scheduler\.order"
     r"|Scheduler\.(expect|candidates|acquire|is_free|liveness)"
     r"|Gateway\.(begun|identify|in_force|config)"
     r"|GatewayAddon\.(next_layer|_layer|gateway_ask)"

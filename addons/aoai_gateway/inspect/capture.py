@@ -20,7 +20,7 @@ from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowWriter
 
 from aoai_gateway.engine.call import Outcome
-from aoai_gateway.usage.files import append
+from aoai_gateway.usage.files import append_anew
 from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.targets import parse_target
 
@@ -101,7 +101,7 @@ class Capture:
     def _write(self) -> None:
         while (data := self._queue.get()) is not None:
             try:
-                append(self.path, data)
+                append_anew(self.path, data)
             except OSError as error:
                 self._lose(error.strerror or "it cannot be written")
             with self._lock:

@@ -14,7 +14,6 @@ from aoai_gateway.bounded import Recent
 from aoai_gateway.inspect.annotate import annotate_attempt, annotate_refusal
 from aoai_gateway.inspect.decision_trace import Notes, follow
 from aoai_gateway.inspect.put_off import PutOff, can_wait, say
-from aoai_gateway.runtime.observer import Observation, Observer
 from aoai_gateway.wire.bodies import LARGE_BODY
 from aoai_gateway.wire.operations import RESPONSES
 
@@ -42,7 +41,7 @@ LONGEST_CONVERSATION = 128
 """Characters of a conversation's name."""
 
 
-class Inspector(Observer):
+class Inspector:
     """Writes comments, markers, metadata and stories on flows, and shows failed attempts as flows.
 
     ``heard``: which events have a listener; ``follows``: whether flows are looked at or saved, so that each
@@ -57,7 +56,7 @@ class Inspector(Observer):
         self._conversations = Conversations()
         self._put_off = PutOff(in_force)
 
-    def begun(self, call: Call) -> Observation:
+    def begun(self, call: Call) -> InspectedCall:
         """Look at a call. Its decisions are noted if they are going to be read."""
         noted = self._follows() or "gateway_call_finished" in self._heard.events
         put_off = self._put_off if self._heard.all_ask else None
@@ -77,7 +76,7 @@ class Inspector(Observer):
             await show_attempt(addons, failed)
 
 
-class InspectedCall(Observation):
+class InspectedCall:
     """One call that is looked at.
 
     ``notes``: takes its decisions, if they are to be told; ``put_off``: takes the call at its end, if nothing

@@ -83,7 +83,7 @@ class ResponseIntercept:
         await self._hold(flow)
         if flow.response is not None:
             held = _in_words("answer held", begun, _differences(before, _parts(flow.response)))
-            self._gateway.observer.say(flow)
+            self._gateway.say(flow)
             add_to_story(flow, held)
 
     async def _hold(self, flow: HTTPFlow) -> None:

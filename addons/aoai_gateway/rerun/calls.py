@@ -75,17 +75,10 @@ def read_session(
     limit: int | None = None,
     wanted: Callable[[Flow], bool] | None = None,
 ) -> Session:
-    """Read a dump file.
+    """Read a dump file. Raises CaptureError if it cannot be read.
 
-    Args:
-        path: of the file.
-        deployment: where all calls are to go, instead of where each went.
-        limit: the most calls to take, from the file's begin.
-        wanted: a flow filter.
-
-    Raises:
-        CaptureError: if it cannot be read.
-
+    ``deployment``: where all calls are to go, instead of where each went; ``limit``: the most calls to take,
+    from the file's begin; ``wanted``: a flow filter.
     """
     session = Session([], Counter())
     try:

@@ -197,7 +197,3 @@ def _bound_memory() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     bound = MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most)
     resource.setrlimit(resource.RLIMIT_AS, (bound, most))
-
-
-if __name__ == "__main__":
-    main()

@@ -18,7 +18,3 @@ def main() -> None:
     """Load the encodings, and count until the input ends."""
     folder = Path(sys.argv[1]) if sys.argv[1] else None
     body_worker.main(partial(count, Counter(load_encodings(folder, environ={}))))
-
-
-if __name__ == "__main__":
-    main()

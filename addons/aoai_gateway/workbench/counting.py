@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.child_process import command_of
-from aoai_gateway.runtime.body_jobs import Bug
-from aoai_gateway.runtime.body_process import BodyProcess
+from aoai_gateway.runtime.body_reader import BodyProcess
+from aoai_gateway.runtime.body_worker import Bug
 from aoai_gateway.workbench.shape import whole
 
 if TYPE_CHECKING:

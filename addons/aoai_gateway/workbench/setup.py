@@ -78,7 +78,7 @@ def on_listener(
 
 
 def _bench(gateway: Gateway, addons: AddonManager, view: View | None) -> Bench:
-    calls = Calls(view, lambda flow: gateway.observer.say(flow))
+    calls = Calls(view, gateway.say)
 
     def listen(addon: object) -> None:
         addons.add(addon)
