@@ -187,7 +187,9 @@ class EngineDriver:
 
         try:
             body = yield from here.wait_for(
-                here.gateway.read_upload(self._client, effect.target, effect.content_type, effect.raw, wanted)
+                here.gateway.reader.read_upload(
+                    self._client, effect.target, effect.content_type, effect.raw, wanted
+                )
                 if not isinstance(effect.raw, bytes)
                 else here.gateway.reader.parse(
                     effect.target,

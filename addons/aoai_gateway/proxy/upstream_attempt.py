@@ -173,7 +173,7 @@ class UpstreamAttempt:
                         return None
             finally:
                 taken.cancel()
-            return await here.gateway.disk.run(self._call.client.name, BLOCK, next, blocks, None)
+            return await here.gateway.reader.disk.run(self._call.client.name, BLOCK, next, blocks, None)
 
     def _credential(self, endpoint: Endpoint) -> CommandGenerator[tuple[bytes, bytes] | None]:
         """Return the header field that lets the call in; waits, within a bound, for one under way."""
