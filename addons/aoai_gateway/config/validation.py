@@ -258,7 +258,9 @@ def _describe(document: Mapping, detail: ErrorDetails) -> Problem:
     if not isinstance(node, Mapping):
         place = node.place
     if kind == "config":
-        return problem(place, path, context["message"], context["suggestion"])
+        written = node.written if isinstance(node, Scalar) else None
+        source = f" (the value of {written})" if written and _VARIABLE.fullmatch(written) else ""
+        return problem(place, path, context["message"] + source, context["suggestion"])
     if kind == "too_short":
         return problem(place, path, "is empty: at least one entry is needed")
     expected = _EXPECTED.get(kind, "something else is expected").format(**context)
