@@ -103,6 +103,11 @@ clients:
             "clients[1].budget_duration: unknown key; leave it out: max_cost_per_day and max_cost_per_month "
             "name theirs",
         ),
+        (
+            "  - {name: B, key: {file: key.txt}}",
+            'clients[1].key: is a mapping, but a list is expected (lines that begin with "- "); '
+            "a client's key is a text, or ${NAME} of the environment, or a list of them",
+        ),
         ("num_retries: 2", 'num_retries: unknown key; did you mean "replay"?'),
         ("usage_log: ''", 'usage_log: is empty; write "stdout" or the path of a file'),
         ('listen: {port: "${NOT:-x}"}', 'listen.port: is "${NOT:-x}", but a whole number is expected'),
