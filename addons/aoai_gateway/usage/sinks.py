@@ -97,7 +97,7 @@ class Sinks:
         """Give records to all; never blocks. Raises TypeError, before one has any, as `line_of` does."""
         found = list(records)
         with self._lock:
-            if self._held is not None and not self._open:
+            if self._held is not None and not self.for_records:
                 self._held += found[: MOST_HELD - len(self._held)]
                 return
         batch = self.batch()
