@@ -12,20 +12,23 @@ import logging
 import math
 import os
 import pickle
+import sys
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.child_process import command_of
+from aoai_gateway.runtime import body_worker
 from aoai_gateway.runtime.body_reader import BodyProcess
-from aoai_gateway.runtime.body_worker import Bug
+from aoai_gateway.tokens import Counter, load_encodings
 from aoai_gateway.workbench.shape import whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aoai_gateway.config.models import Config
-    from aoai_gateway.tokens import Count, Counter
-
+    from aoai_gateway.tokens import Count
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +45,7 @@ MOST_BYTES = 256 * 1024
 """The most bytes of a body that is counted while it is edited: that is to take no longer than a pause of its
 edits."""
 
-_COMMAND = command_of("aoai_gateway.workbench.count_worker")
+_COMMAND = command_of("aoai_gateway.workbench.counting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +138,10 @@ class Counting:
         if self._idle is not None:
             self._idle.cancel()
         try:
-            found: Counted | Bug = pickle.loads(await self._process.ask(job, body))  # noqa: S301 - our worker's
+            found: Counted | body_worker.Bug = pickle.loads(await self._process.ask(job, body))  # noqa: S301 - our worker's
         finally:
             self._idle = asyncio.get_running_loop().call_later(self._idle_seconds, self._end_soon)
-        if isinstance(found, Bug):
+        if isinstance(found, body_worker.Bug):
             raise RuntimeError(f"in the process that counts tokens: {found.where}")
         for problem in found.problems:
             self._tell(problem)
@@ -177,3 +180,12 @@ async def counts(
         cost = price.cost(made.tokens, 0, 0) if price is not None else None
         told.append({"place": place, "tokens": made.tokens, "exact": made.exact, "cost": cost})
     return told
+
+
+def main() -> None:
+    """Load the encodings, and count in a process beside the gateway until its input ends.
+
+    Its one argument is a folder of rank files, or "".
+    """
+    folder = Path(sys.argv[1]) if sys.argv[1] else None
+    body_worker.main(partial(count, Counter(load_encodings(folder, environ={}))))
