@@ -40,6 +40,9 @@ DEFAULT_PATIENCE = 600.0
 SHORTEST_SECONDS = 1.0
 """The shortest time-out of an attempt, even if the client waits for less."""
 
+MARGIN = 4.0
+"""How many times longer than the slowest of late an answer may take before it is implausible."""
+
 ANSWER_SHARE = 0.5
 """The share of the client's own time-out that is left for the answer while its duration is unknown."""
 
@@ -121,7 +124,7 @@ def timeouts_of(call: Call, backend: Backend, slowest: float | None) -> AttemptT
         allowed = min(allowed, replay.handshake_seconds)
     if slowest is None:
         return AttemptTimeouts(configured.connect, allowed, replay.preamble_seconds, replay.idle_seconds)
-    plausible = max(replay.first_byte_seconds, Speed.plausible(slowest))
+    plausible = max(replay.first_byte_seconds, MARGIN * slowest)
     implausible = plausible < allowed
     first_byte = plausible if implausible else allowed
     return AttemptTimeouts(

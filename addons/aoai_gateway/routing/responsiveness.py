@@ -26,9 +26,6 @@ from dataclasses import dataclass, field
 SAMPLES_NEEDED = 5
 """Below this many answers nothing is known about a backend."""
 
-MARGIN = 4.0
-"""How many times longer than the slowest of late an answer may take before it is implausible."""
-
 FADE = 0.98
 """The factor of the slowest time at every sample after it."""
 
@@ -134,11 +131,6 @@ class Speed:
         if slowest is None:
             return None
         return slowest * max(1.0, prompt / max(seen.amount, USUAL_PROMPT))
-
-    @staticmethod
-    def plausible(slowest: float) -> float:
-        """Seconds after which an answer is implausible, where the slowest ones took so long."""
-        return MARGIN * slowest
 
     def _whole_within(self, max_output_tokens: int | None) -> float | None:
         slowest, per_token = self.whole.known(), self.whole_per_token.known()
