@@ -24,6 +24,10 @@ while [ -L "$here" ]; do
 done
 root=$(cd "$(dirname "$here")" && pwd -P)
 
+# setuptools writes the checkout's path in the locale's encoding, and Python reads it so: that of C and POSIX
+# is ASCII.
+case $root,${LC_ALL:-} in *[!\ -~]*,C | *[!\ -~]*,POSIX) export LC_ALL=C.UTF-8 ;; esac
+
 venv=${AOAI_GATEWAY_VENV:-$root/.venv}
 case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
 python=$venv/bin/python

@@ -43,7 +43,7 @@ version = "1"
 
 BACKEND = '''\
 """Builds an editable wheel whose .pth file points at addons/; says so in installs.log."""
-import base64, hashlib, os, pathlib, time, zipfile
+import base64, hashlib, locale, os, pathlib, time, zipfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -54,6 +54,7 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
         raise SystemExit("this build is broken on purpose")
     while (HERE / "slow").exists():
         time.sleep(0.01)
+    str(HERE).encode(locale.getencoding())  # as setuptools writes the .pth file
     info = "aoai_gateway-1.dist-info"
     files = {
         "aoai_gateway.pth": f"{HERE / 'addons'}\\n",
@@ -241,6 +242,15 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def fresh(tmp_path: Path, quick: dict[str, str]) -> Checkout:
     """A checkout that was never set up."""
     return Checkout(tmp_path / "check out", quick)
+
+
+def test_a_checkout_with_letters_that_the_locale_lacks(
+    tmp_path: Path, quick: dict[str, str], run: Run
+) -> None:
+    checkout = Checkout(tmp_path / "Über uns", {**quick, "LC_ALL": "POSIX"})
+    done = run(checkout, "--version")
+    assert done.returncode == 0, done.stderr
+    assert len(checkout.installs) == 1
 
 
 @pytest.fixture
