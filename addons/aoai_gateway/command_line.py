@@ -7,6 +7,7 @@ import io
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 PROGRAM = "aoai-gateway"
@@ -48,6 +49,18 @@ class Parser(argparse.ArgumentParser):
 def parser_of(command: str, description: str, *, epilog: str | None = None) -> argparse.ArgumentParser:
     """Make a command's parser, which raises `UsageError`."""
     return Parser(prog=f"{PROGRAM} {command}", description=description, epilog=epilog, allow_abbrev=False)
+
+
+def whole_number(least: int, most: int, noun: str) -> Callable[[str], int]:
+    """Return what reads a whole number of this range. ``noun``: of a refusal, with the range in words."""
+
+    def read(text: str) -> int:
+        # More digits than that are refused by Python itself, in words of its own.
+        if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"{text!r} is no {noun}")
+        return int(text)
+
+    return read
 
 
 def installs(extra: str) -> str:

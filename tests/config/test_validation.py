@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from aoai_gateway.config.document import Scalar
-from aoai_gateway.config.model import Model
+from aoai_gateway.config.fields import Model
 from aoai_gateway.config.prices import Price
 from aoai_gateway.config.problems import Place
 from aoai_gateway.config.validation import _EXPECTED, _show

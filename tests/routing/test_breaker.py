@@ -23,7 +23,7 @@ def test_a_break_ends_by_itself() -> None:
     breaks = opened(("a", "ptu"), 5)
     assert breaks.on(PTU, 4.999) is not None
     assert breaks.on(PTU, 5) is None
-    assert list(breaks) == [], "and leaves nothing behind"
+    assert list(breaks.all()) == [], "and leaves nothing behind"
 
 
 def test_its_remaining_time_is_never_negative() -> None:
@@ -84,7 +84,7 @@ def test_a_backend_that_fails_for_ever_keeps_nothing_of_the_past() -> None:
     breaks = Breaks()
     for n in range(1_000):
         breaks.open(("a", "ptu"), Break(n, n + 1.5, "500", str(n)))
-    assert len(breaks._breaks[("a", "ptu")]) <= 2
+    assert len(breaks.in_force[("a", "ptu")]) <= 2
 
 
 @given(st.floats(0.01, 1), st.floats(1, 10), st.floats(10, 100), st.one_of(st.none(), st.floats(0, 1e9)))

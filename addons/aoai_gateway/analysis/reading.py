@@ -1,8 +1,10 @@
-"""What is asked of files of usage records, and what came of reading them."""
+"""What is asked of files of usage records, on the command line too, and what came of reading them."""
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +16,11 @@ if TYPE_CHECKING:
 
 type Record = dict[str, Any]
 
+AGO = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
 
 class RecordsError(Exception):
     """A file cannot be read, or holds what this version does not understand; the text says what."""
-
-
-class NoRecordError(Exception):
-    """A line is no record; the text names what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,3 +129,48 @@ def open_error(path: Path, error: OSError) -> RecordsError:
     if path.is_dir():
         return RecordsError(f"{path} is a folder; name the files in it, such as {path / '*.jsonl'}")
     return RecordsError(f"{path}: {error.strerror or error}")
+
+
+def parser_of_records(command: str, description: str) -> argparse.ArgumentParser:
+    """Make a command's parser, with FILE, --since and --until."""
+    parser = argparse.ArgumentParser(
+        prog=f"aoai-gateway {command}", description=description, allow_abbrev=False
+    )
+    parser.add_argument(
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="usage records (lines of JSON), captures, or records of LiteLLM, PowerProxy or API Management; "
+        ".gz, too; -: standard input",
+    )
+    parser.add_argument(
+        "--since", type=_moment, help="yesterday, today, 24h, 7d, or a time: 2026-11-28T09:00"
+    )
+    parser.add_argument("--until", type=_moment, help="likewise; not included")
+    return parser
+
+
+def moment(text: str, now: datetime) -> float:
+    """Understand ``yesterday``, ``today``, ``90m``, ``24h``, ``7d``, or a date or time.
+
+    One that names no zone is UTC. Raises ValueError, or OverflowError beyond the calendar.
+    """
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    if text == "today":
+        return midnight.timestamp()
+    if text == "yesterday":
+        return (midnight - timedelta(days=1)).timestamp()
+    if text[-1:] in AGO and text[:-1].isdigit():
+        return (now - timedelta(**{AGO[text[-1]]: int(text[:-1])})).timestamp()
+    found = datetime.fromisoformat(text)
+    return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
+
+
+def _moment(value: str) -> float:
+    try:
+        return moment(value, datetime.now(UTC))
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            f"{value!r} is no time: yesterday, 24h, 7d, 2026-11-28T09:00"
+        ) from None

@@ -25,12 +25,11 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.routing.breaker import Breaks
 from aoai_gateway.routing.capacity import Capacities
-from aoai_gateway.routing.client_shares import ClientShares
-from aoai_gateway.routing.demand import Demands
-from aoai_gateway.routing.liveness import Liveness
+from aoai_gateway.routing.demand import ClientShares, Demands
 from aoai_gateway.routing.order import Order, RoutingRequest, is_large, opens, order
 from aoai_gateway.routing.places import Ticket
 from aoai_gateway.routing.queue import WaitingQueue
+from aoai_gateway.routing.responsiveness import Liveness
 from aoai_gateway.routing.suspicion import Suspicions
 from aoai_gateway.wire.hints import TOKEN_WINDOW_SECONDS, own_rate_limits
 
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping
 
     from aoai_gateway.routing.backends import Backend, BackendKey, Pool
-    from aoai_gateway.routing.half_open import Scope
+    from aoai_gateway.routing.recovery import Scope
     from aoai_gateway.wire.hints import Headers, RateLimits
 
 
@@ -102,7 +101,7 @@ class Scheduler:
             return
         pool = request.pool
         weights = [1.0] * len(pool)
-        if not self.breaks.is_empty:
+        if self.breaks.in_force:
             open_parts = [self._open_part(backend, request, now) for backend in pool]
             weights = open_parts if any(open_parts) else weights
         capacities = [self.capacities.of(backend, request.deployment) for backend in pool]
@@ -131,7 +130,8 @@ class Scheduler:
 
     def acquire(self, request: RoutingRequest, backend: Backend, now: float) -> bool:
         """Give a backend to a call that is about to be sent there; False if it is not to be had now."""
-        if not self.breaks.is_empty and not self.breaks.may_probe(
+        breaks = self.breaks
+        if (breaks.in_force or breaks.probes.half_open) and not breaks.may_probe(
             backend, request.cls.name, request.call_id, now, request.marks
         ):
             return False
@@ -143,8 +143,9 @@ class Scheduler:
         request.capacity = self.capacities.of(backend, request.deployment)
         request.capacity.begin(request.call_id, request.tokens, now)
         request.backend, request.given = backend, now
-        if request.limited:
-            self.client_shares.given(request.cls.name, request.client, request.weight, request.tokens, now)
+        if not request.limited:
+            return  # nothing waits, so nothing is to be shared out
+        self.client_shares.given(request.cls.name, request.client, request.weight, request.tokens, now)
         if request.call_id not in self._in_flight:
             queue = self._in_flight[request.call_id] = self._queue(request)
             queue.tickets.began(request.client)
@@ -314,9 +315,7 @@ class Scheduler:
     def waiting(self, deployment: str) -> list[RoutingRequest]:
         """Return the calls that wait for a deployment, by arrival."""
         queue = self._queues.get(deployment)
-        return (
-            sorted(queue.requests.values(), key=lambda request: request.arrived) if queue is not None else []
-        )
+        return sorted(queue.requests.values(), key=lambda each: each.arrived) if queue is not None else []
 
     def _queue(self, request: RoutingRequest) -> _Queue:
         queue = self._queues.get(request.queue_name)
@@ -362,7 +361,8 @@ class Scheduler:
             # Where nothing depends on them, its figures are only looked at now and then.
             if request.limited or request.strategy == "most_headroom" or capacity.is_stale(now):
                 capacity.learn(request.call_id, own_rate_limits(headers), now)
-            self.breaks.probe_succeeded(backend, request.cls.name, request.call_id)
+            if self.breaks.probes.half_open:
+                self.breaks.probe_succeeded(backend, request.cls.name, request.call_id)
             if self.suspicions.witnesses:
                 self.suspicions.acquit(*backend.key, sent)
 
@@ -379,14 +379,15 @@ class Scheduler:
         request.backend = request.capacity = None
         if backend is not None and capacity is not None:
             capacity.end(request.call_id, used_tokens, now, grows=request.grows)
-            if used_tokens is not None:
+            if used_tokens is not None and request.limited:
                 self._give_back(request, request.tokens - used_tokens)
             if capacity.frees_early(now):
                 self.breaks.half_open(backend.key)
             if used_tokens and used_tokens < request.tokens and request.expected is not None:
                 parts, at = request.expected
                 self.demands.give_back(request.cls, parts, 1 - used_tokens / request.tokens, at)
-            self.breaks.probe_ended(backend, request.cls.name, request.call_id)
+            if self.breaks.probes.half_open:
+                self.breaks.probe_ended(backend, request.cls.name, request.call_id)
             self.liveness(backend, request.deployment).ended(request.call_id)
 
     def close(self, request: RoutingRequest, now: float) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from mitmproxy.certs import Cert
 
-    from aoai_gateway.config.client_credentials import CertificateNames
+    from aoai_gateway.config.clients import CertificateNames
     from aoai_gateway.config.models import Client, Config
 
 

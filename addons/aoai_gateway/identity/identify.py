@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from aoai_gateway.config.clients import digest_of
 from aoai_gateway.identity.certificates import ShownCertificate, client_with
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.masking import KnownSecrets
@@ -68,7 +69,7 @@ def with_grant(config: Config, grant: Grant, secret: str) -> Identified:
 
 
 def _with_key(config: Config, key: str, now: float) -> Identified:
-    found = config.known_key(key)
+    found = config.known_keys.get(digest_of(key))
     if found is None:
         raise errors.unauthorized()
     if found.not_after is not None and now >= found.not_after:

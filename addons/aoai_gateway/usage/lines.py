@@ -53,11 +53,8 @@ class JsonLinesWriter:
         keep: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._path = path
-        self._rotate_bytes = rotate_bytes
-        self._daily = daily
-        self._keep = keep
-        self._clock = clock
+        self._path, self._clock = path, clock
+        self._rotate_bytes, self._daily, self._keep = rotate_bytes, daily, keep
 
     def write(self, records: Sequence[Line]) -> int:
         """Append lines; all or nothing."""

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from aoai_gateway.engine.attempt import Attempt
-    from aoai_gateway.engine.call import Call, PolicyAction
+    from aoai_gateway.engine.call import Call
+    from aoai_gateway.quota.effective_policy import PolicyAction
     from aoai_gateway.routing.order import Skip
     from aoai_gateway.wire.errors import GatewayError
     from aoai_gateway.wire.hints import Headers
@@ -28,93 +29,24 @@ if TYPE_CHECKING:
 SCHEMA = 1
 
 FIELDS = (
-    "schema",
-    "time",
-    "call",
-    "client",
-    "priority",
-    "operation",
-    "api",
-    "deployment",
-    "endpoint",
-    "standin",
-    "model",
-    "streaming",
-    "max_tokens",
-    "outcome",
-    "status",
-    "error",
-    "finish_reason",
-    "input_tokens",
-    "output_tokens",
-    "cached_tokens",
-    "reasoning_tokens",
-    "reserved_tokens",
-    "charged_tokens",
-    "clamped",
-    "degraded",
-    "dry_run",
-    "asked_deployment",
-    "waited_ms",
-    "in_line_ms",
-    "first_token_ms",
-    "duration_ms",
-    "client_retry",
-    "response_id",
-    "attempts",
-    "skipped",
-    "count",
-    "address",
-    "user",
-    "region",
-    "provisioned",
-    "service_tier",
-    "cache_write_tokens",
-    "input_audio_tokens",
-    "output_audio_tokens",
-    "delivered_tokens",
-    "prompt_tokens_counted",
-    "cost",
-    "chunk_gap_p50_ms",
-    "chunk_gap_max_ms",
-    "policy",
-    "refused_by",
-    "retry_after_ms",
-    "client_request_id",
-    "backend_request_id",
-    "backend_processing_ms",
-    "traceparent",
-    "run_by",
-    "utilization",
-    "fallback",
-    "service_tier_requested",
-    "spillover",
-    "cached_audio_tokens",
-    "responses",
-    "messages_in",
-    "messages_out",
-    "close_code",
-    "closed_by",
-    "usage_of",
-    "fallback_refused",
+    *("schema", "time", "call", "client", "priority", "operation", "api", "deployment", "endpoint"),
+    *("standin", "model", "streaming", "max_tokens", "outcome", "status", "error", "finish_reason"),
+    *("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "reserved_tokens"),
+    *("charged_tokens", "clamped", "degraded", "dry_run", "asked_deployment", "waited_ms"),
+    *("in_line_ms", "first_token_ms", "duration_ms", "client_retry", "response_id", "attempts"),
+    *("skipped", "count", "address", "user", "region", "provisioned", "service_tier"),
+    *("cache_write_tokens", "input_audio_tokens", "output_audio_tokens", "delivered_tokens"),
+    *("prompt_tokens_counted", "cost", "chunk_gap_p50_ms", "chunk_gap_max_ms", "policy", "refused_by"),
+    *("retry_after_ms", "client_request_id", "backend_request_id", "backend_processing_ms"),
+    *("traceparent", "run_by", "utilization", "fallback", "service_tier_requested", "spillover"),
+    *("cached_audio_tokens", "responses", "messages_in", "messages_out", "close_code", "closed_by"),
+    *("usage_of", "fallback_refused"),
 )
 """The fields of every record, in their order."""
 
 ATTEMPT_FIELDS = (
-    "backend",
-    "status",
-    "failure",
-    "reason",
-    "break_ms",
-    "answered_ms",
-    "duration_ms",
-    "resent",
-    "skipped",
-    "region",
-    "request_id",
-    "started_ms",
-    "first_token_ms",
-    "spillover",
+    *("backend", "status", "failure", "reason", "break_ms", "answered_ms", "duration_ms", "resent"),
+    *("skipped", "region", "request_id", "started_ms", "first_token_ms", "spillover"),
 )
 """The fields of each of its attempts."""
 
@@ -269,12 +201,8 @@ def written_time(seconds: float) -> str:
 
 def _attempt(attempt: Attempt, begun: float) -> dict[str, Any]:
     """``begun``: when the call began."""
-    started, answered, ended, content = (
-        attempt.started,
-        attempt.answered,
-        attempt.ended,
-        attempt.first_content,
-    )
+    started, answered = attempt.started, attempt.answered
+    ended, content = attempt.ended, attempt.first_content
     # As `_ms` has them. There are three or four in each record.
     return {
         "backend": attempt.backend.name,
@@ -325,17 +253,16 @@ def _refused_by(call: Call) -> dict[str, Any] | None:
     """Return the quota that the call was refused for: its kind and size, what was asked and what was left."""
     if call.error is None or call.error.code not in QUOTA_EXCEEDED:
         return None
-    quotas = (each for each in reversed(call.policy) if each.action == "quota" and not each.dry_run)
-    refused = next(quotas, None)
-    if refused is None:
-        return None
-    return {
-        "quota": refused.what,
-        "deployment": refused.deployment,
-        "limit": refused.limit,
-        "asked": refused.asked,
-        "left": refused.given,
-    }
+    for each in reversed(call.policy):
+        if each.action == "quota" and not each.dry_run:
+            return {
+                "quota": each.what,
+                "deployment": each.deployment,
+                "limit": each.limit,
+                "asked": each.asked,
+                "left": each.given,
+            }
+    return None
 
 
 def _retry_after_ms(error: GatewayError) -> float | None:
@@ -393,7 +320,5 @@ def _ms(begin: float, end: float | None) -> float | None:
 
 
 def _retry_count(headers: Mapping[str, str]) -> int | None:
-    value = headers.get(RETRY_COUNT)
-    return (
-        int(value) if value is not None and value.isascii() and value.isdigit() and len(value) < 6 else None
-    )
+    value = headers.get(RETRY_COUNT, "")
+    return int(value) if value.isascii() and value.isdigit() and len(value) < 6 else None

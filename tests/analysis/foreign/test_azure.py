@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.analysis.export_command import main as export_main
+from aoai_gateway.analysis.export import main as export_main
 from aoai_gateway.analysis.reading import Reading, RecordsError, Selection
 from aoai_gateway.analysis.records import read
 from aoai_gateway.analysis.report_command import main as report_main
