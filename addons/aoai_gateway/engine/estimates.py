@@ -12,7 +12,7 @@ from aoai_gateway.bounded import Recent
 from aoai_gateway.engine import media
 from aoai_gateway.engine.timeouts import LARGEST_BOUND, answers, completion_bound
 from aoai_gateway.tokens import Correction
-from aoai_gateway.tokens.longest import most_output_tokens
+from aoai_gateway.tokens.models import most_output_tokens
 from aoai_gateway.wire.operation import Cost
 from aoai_gateway.wire.operations import CHAT_COMPLETIONS, RESPONSES
 

@@ -13,8 +13,7 @@ from typing import Any
 
 from aoai_gateway.tokens.claude import add_claude, add_message
 from aoai_gateway.tokens.models import CLAUDE, Family, family_of
-from aoai_gateway.tokens.prompt import Prompt
-from aoai_gateway.tokens.tools import add_output_schema, add_tools
+from aoai_gateway.tokens.prompt import Prompt, add_output_schema, add_tools
 
 REPLY_PRIMING = 3
 TOKENS_PER_CALL = 3

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aoai_gateway.tokens.prompt import ENCRYPTED_CHARS_PER_TOKEN, Prompt
-from aoai_gateway.tokens.tools import add_tools
+from aoai_gateway.tokens.images import HEADER_BASE64_CHARS
+from aoai_gateway.tokens.prompt import ENCRYPTED_CHARS_PER_TOKEN, Prompt, add_tools
 
 TOOL_INSTRUCTIONS = 346
 """The tokens with ``tool_choice`` auto, for Claude 4; a forced choice has some less."""
@@ -20,9 +20,6 @@ TOOL_INSTRUCTIONS = 346
 PER_MESSAGE = 4
 PER_CALL = 12
 """A call of a tool, or its result, beside names and contents."""
-
-_HEADER_CHARS = 128 * 1024
-"""The beginning of an image's base64 in which its dimensions are."""
 
 
 def add_claude(prompt: Prompt, body: Mapping[str, Any]) -> None:
@@ -96,7 +93,7 @@ def _block(prompt: Prompt, block: Mapping[str, Any]) -> tuple[object, ...]:
 def _image(source: object) -> object:
     """What tells an image's dimensions."""
     data = source.get("data") if isinstance(source, Mapping) else None
-    return f"data:;base64,{data[:_HEADER_CHARS]}" if isinstance(data, str) else None
+    return f"data:;base64,{data[:HEADER_BASE64_CHARS]}" if isinstance(data, str) else None
 
 
 def _document(prompt: Prompt, source: object) -> tuple[object, ...]:
