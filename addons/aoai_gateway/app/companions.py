@@ -16,11 +16,9 @@ from aoai_gateway.app import admin_process, log_format, processes
 from aoai_gateway.app.backoff import Backoff
 from aoai_gateway.app.private_store import START_SECONDS, NoStoreError, PrivateStore
 from aoai_gateway.runtime.state_sync import OWN_PREFIX
-from aoai_gateway.state import stored_affinity, stored_budgets
 from aoai_gateway.state.affinity_file import AffinityFileError
 from aoai_gateway.state.budget_file import BudgetFileError, read
-from aoai_gateway.state.stored_affinity import AffinityKeeper
-from aoai_gateway.state.stored_budgets import BudgetKeeper
+from aoai_gateway.state.keepers import AffinityKeeper, BudgetKeeper, put_affinity, put_budgets
 
 if TYPE_CHECKING:
     import socket
@@ -63,9 +61,9 @@ class StoreCompanion:
                 self._entries = read(self._file)
             self._store.start(seconds)
             if self._entries:
-                stored_budgets.put_entries(self.url, OWN_PREFIX, self._entries)
+                put_budgets(self.url, OWN_PREFIX, self._entries)
             if self._affinity is not None:
-                stored_affinity.put(self.url, OWN_PREFIX, self._affinity)
+                put_affinity(self.url, OWN_PREFIX, self._affinity)
         except (AffinityFileError, BudgetFileError, RedisError) as error:
             # One without its budgets would let calls pass that are to be refused.
             self._store.stop()
