@@ -104,7 +104,7 @@ class GatewayAddon:
 
     def load(self, loader: Loader) -> None:
         """Register the options; see that mitmproxy is one that we know."""
-        log_records.install(lambda: self.gateway.written, lambda: self.gateway.credentials.masks())
+        log_records.install(lambda: self.gateway.written, lambda: self.gateway.credentials.masks)
         log_format.write_whole_lines()
         self.lifecycle.handle_signals()
         message_types.install()

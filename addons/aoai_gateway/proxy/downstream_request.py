@@ -174,7 +174,7 @@ class DownstreamRequest:
         request.path = redact_target(request.path)
         gateway = here.gateway
         if gateway.setup is not None:
-            strip_known(request, secrets_of(gateway.setup.config, gateway.credentials.masks()))
+            strip_known(request, secrets_of(gateway.setup.config, gateway.credentials.masks))
 
     def expects_continue(self) -> bool:
         """Whether the client waits for a 100 before it sends its body; its header is taken out."""

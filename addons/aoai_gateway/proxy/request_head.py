@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from aoai_gateway.identity.certificates import read_certificate
+from aoai_gateway.identity.identify import read_certificate
 from aoai_gateway.proxy import heads
 from aoai_gateway.proxy.heads import HeaderIndex, set_fields
 from aoai_gateway.proxy.masks import secrets_of, strip_known
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.config.models import Client
     from aoai_gateway.engine.call import Setup
-    from aoai_gateway.identity.certificates import ShownCertificate
-    from aoai_gateway.identity.identify import Identified
+    from aoai_gateway.identity.identify import Identified, ShownCertificate
     from aoai_gateway.runtime.gateway import Gateway
     from aoai_gateway.wire.masking import KnownSecrets
     from aoai_gateway.wire.secrets import Credential, Grant
@@ -119,7 +118,7 @@ def accept_request(
     """
     strip_secrets(request)
     request.path = strip_secret_query(request.path)
-    secrets = secrets_of(setup.config, gateway.credentials.masks(), identified.masks)
+    secrets = secrets_of(setup.config, gateway.credentials.masks, identified.masks)
     strip_known(request, secrets)
     token = identified.token
     unproven = not identified.verified and token is not None and not gateway.token_trials.is_accepted(token)
@@ -148,7 +147,7 @@ def accept_replayed(
     if client.uses_entra_id_auth:
         raise errors.invalid_token("it was not kept, so the call cannot be replayed")
     only, run_by = (metadata.get(f"gateway_{name}") for name in ("only_backend", "run_by"))
-    secrets = secrets_of(setup.config, gateway.credentials.masks())
+    secrets = secrets_of(setup.config, gateway.credentials.masks)
     return AcceptedRequest(
         setup, client, None, secrets, str(only) if only else None, run_by=str(run_by) if run_by else None
     )

@@ -181,10 +181,12 @@ class UpstreamAttempt:
         assert here.accepted is not None
         if here.accepted.token is not None:
             return (b"authorization", b"Bearer " + here.accepted.token.encode())
+        if endpoint.written_key is not None:
+            return (b"api-key", endpoint.written_key.encode())
         if credentials.is_coming(endpoint):
             yield from here.wait_for(credentials.wait_for(endpoint))
         # One may have been renewed since the call came in.
-        renewed = [masks for masks in credentials.masks() if masks not in here.secrets]
+        renewed = [masks for masks in credentials.masks if masks not in here.secrets]
         here.secrets = (*here.secrets, *renewed)
         return credentials.header(endpoint)
 
