@@ -27,7 +27,7 @@ from aoai_gateway.identity.identify import (
     read_certificate,
 )
 from aoai_gateway.identity.verifier import TokenVerifier
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.secrets import Credential
 
 KEY = "gw-0123456789abcdef0123456789abcdef"

@@ -22,7 +22,7 @@ from aoai_gateway.proxy.request_head import (
     place,
 )
 from aoai_gateway.runtime.gateway import Gateway
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from tests.engine_driver import config
 
 KEY = {"api-key": "key-of-anybody"}

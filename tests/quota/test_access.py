@@ -6,7 +6,7 @@ import pytest
 
 from aoai_gateway.config.models import Client, Group
 from aoai_gateway.quota.access import check_access, may_use, may_use_endpoint, visible_deployments
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 
 ANYTHING = Client(name="wide", key="key-of-wide")
 SOME = Client(name="narrow", key="key-of-narrow", deployments_allowed="a, b")

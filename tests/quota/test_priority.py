@@ -6,7 +6,7 @@ import pytest
 
 from aoai_gateway.config.priorities import Priority
 from aoai_gateway.quota.priority import class_of
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from tests.engine_driver import config
 
 NAMES = ("critical", "standard", "batch")

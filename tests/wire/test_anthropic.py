@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.anthropic import MessageEvents, error_type
 from aoai_gateway.wire.bodies import parse_body
+from aoai_gateway.wire.credential_errors import unauthorized
 from aoai_gateway.wire.delivered import Delivered
 from aoai_gateway.wire.dialects import ANTHROPIC, DIALECTS, OPENAI, dialect_of
-from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.failure_codes import status_of
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.hints import LIMIT_HEADERS, read_rate_limits, retry_hint
 from aoai_gateway.wire.operations import CLAUDES, CLAUDES_UNKNOWN, MESSAGES
 from aoai_gateway.wire.refusals import is_deployment_missing, is_key_refused
@@ -264,7 +265,7 @@ def test_no_event_is_too_odd(events: list[tuple[str, Any]]) -> None:
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (errors.unauthorized(), "authentication_error"),
+        (unauthorized(), "authentication_error"),
         (errors.forbidden("no"), "permission_error"),
         (errors.deployment_not_found("x"), "not_found_error"),
         (errors.method_not_allowed("PUT", ["POST"]), "invalid_request_error"),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aoai_gateway.wire.bodies import parse_body
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.json_members import read_document
 from aoai_gateway.wire.request_body import RequestBody
 from aoai_gateway.wire.targets import Target, parse_target

@@ -14,7 +14,7 @@ from aoai_gateway.inspect import snippets
 from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.rerun.case_set import SetError, parse
 from aoai_gateway.rerun.expectations import ExpectationError
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.workbench import bodies, child
 from aoai_gateway.workbench.checks import checked
 from aoai_gateway.workbench.faults import BadRequestError, ChildError, EditError, NotFoundError

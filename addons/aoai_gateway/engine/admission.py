@@ -31,6 +31,7 @@ from aoai_gateway.quota.effective_policy import REJECT, EffectivePolicy, effecti
 from aoai_gateway.quota.quotas import Decision, Reservation
 from aoai_gateway.quota.request_limits import NO_LIMITS, apply, bound_of_response
 from aoai_gateway.wire import errors
+from aoai_gateway.wire.gateway_error import GatewayError
 
 if TYPE_CHECKING:
     from aoai_gateway.config.models import Config
@@ -89,7 +90,7 @@ class Admission:
             if not terms.has_limit_here and costs(call):
                 raise errors.no_limit_configured(call.deployment)
             self._bound(call, terms)
-        except errors.GatewayError as error:
+        except GatewayError as error:
             if not terms.dry_run:
                 raise
             call.note_alone(Notice.DRY_RUN, error.code)
@@ -146,7 +147,7 @@ class Admission:
         prompt, answer = self._estimates.prompt_tokens(call), completion_tokens(call)
         try:
             return money.priced(call, reservation, budget, prompt, answer)
-        except errors.GatewayError as error:
+        except GatewayError as error:
             if not terms.dry_run:
                 raise
             if error.code not in call.notices.get(Notice.DRY_RUN, ""):

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.shared import SharedState
     from aoai_gateway.routing.backends import Backend, BackendKey, Pool
     from aoai_gateway.routing.breaker import Scope
-    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.gateway_error import GatewayError
 
 SHORTEST_BREAK = 0.1
 """Seconds of an endpoint's break that is to make it half open."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.backends import Backend
     from aoai_gateway.tokens import Count
     from aoai_gateway.wire.delivered import Delivered
-    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.gateway_error import GatewayError
     from aoai_gateway.wire.hints import Headers
     from aoai_gateway.wire.refusals import Refusal
     from aoai_gateway.wire.request_body import RequestBody

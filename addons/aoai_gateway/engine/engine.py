@@ -39,7 +39,7 @@ from aoai_gateway.engine.timeouts import completion_bound
 from aoai_gateway.quota.access import check_passed_on
 from aoai_gateway.quota.priority import HEADER, class_of
 from aoai_gateway.wire.bodies import coding_of, is_read_elsewhere, parse_body
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

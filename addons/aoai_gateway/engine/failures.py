@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.routing.backends import Backend
     from aoai_gateway.routing.breaker import Scope
-    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.gateway_error import GatewayError
 
 NO_ORIGIN = frozenset({*range(520, 528), 530})
 """Cloudflare's statuses where it has no answer of what is behind it ("Cloudflare 5xx errors"): its AI Gateway

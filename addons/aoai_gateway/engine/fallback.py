@@ -20,7 +20,7 @@ from aoai_gateway.engine.call import Barred, Call, FellBack, Notice
 from aoai_gateway.engine.effects import Cancel
 from aoai_gateway.engine.routing_request import has_backends, pool_of
 from aoai_gateway.engine.settlement import book_again
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 
 if TYPE_CHECKING:
     from aoai_gateway.engine.admission import Admission

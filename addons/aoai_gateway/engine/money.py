@@ -14,6 +14,7 @@ from aoai_gateway.engine import media
 from aoai_gateway.engine.call import PolicyAction
 from aoai_gateway.quota.quotas import UNIT
 from aoai_gateway.wire import errors
+from aoai_gateway.wire.gateway_error import GatewayError
 
 if TYPE_CHECKING:
     from aoai_gateway.config.prices import Price
@@ -129,7 +130,7 @@ def refused_by(decision: Decision, most: int, *, dry_run: bool) -> PolicyAction:
     )
 
 
-def refusal(decision: Decision) -> errors.GatewayError:
+def refusal(decision: Decision) -> GatewayError:
     """Make the answer to a call that a budget does not cover."""
     standing = decision.refused_by
     assert standing is not None

@@ -10,6 +10,7 @@ from aoai_gateway.engine.call import PolicyAction
 from aoai_gateway.engine.end_users import ACCOUNT
 from aoai_gateway.quota.quotas import Limit
 from aoai_gateway.wire import errors
+from aoai_gateway.wire.gateway_error import GatewayError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from aoai_gateway.quota.quotas import Decision, Reservation, Standing
 
 
-def refusal(call: Call, reservation: Reservation, decision: Decision) -> errors.GatewayError:
+def refusal(call: Call, reservation: Reservation, decision: Decision) -> GatewayError:
     """Make the answer to a call that a quota does not let in."""
     standing = decision.refused_by
     if standing is not None and standing.in_money:

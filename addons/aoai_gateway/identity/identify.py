@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from aoai_gateway.wire import errors
+from aoai_gateway.wire.credential_errors import invalid_token, token_refused, unauthorized
 from aoai_gateway.wire.masking import KnownSecrets
 from aoai_gateway.wire.secrets import Credential
-from aoai_gateway.wire.token_errors import token_refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +54,7 @@ def identify(
     as what is awaited does.
     """
     if shown is None:
-        raise errors.unauthorized()
+        raise unauthorized()
     if not isinstance(shown, Credential):
         return Identified(client_with(config, shown, now))
     if shown.kind == "key":
@@ -70,14 +69,14 @@ def with_grant(config: Config, grant: Grant, secret: str) -> Identified:
     """
     client = config.client_named(grant.client)
     if client is None:
-        raise errors.unauthorized()
+        raise unauthorized()
     return Identified(client, secret, KnownSecrets([secret]), granted=grant)
 
 
 def _with_key(config: Config, key: str, now: float) -> Identified:
     found = config.known_key(key)
     if found is None:
-        raise errors.unauthorized()
+        raise unauthorized()
     if found.not_after is not None and now >= found.not_after:
         raise token_refused("key_expired")
     # The configuration's secrets are masked everywhere; of a hash, the key is known only now.
@@ -100,7 +99,7 @@ def _with_token(
         if passed is None or passed.verifies_tokens or verifier.claims_an_issuer(token):
             return _verify(config, verifier, token)
     if passed is None:
-        raise errors.invalid_token("this gateway takes keys only")
+        raise invalid_token("this gateway takes keys only")
     if passed.verifies_tokens:
         raise token_refused("token_keys_unavailable")
     return Identified(passed, token, KnownSecrets([token]), verified=False)
@@ -164,7 +163,7 @@ def client_with(config: Config, shown: ShownCertificate, now: float) -> Client:
         if client.enabled and client.certificate is not None and _matches(client.certificate, shown)
     ]
     if not found:
-        raise errors.unauthorized()
+        raise unauthorized()
     if len(found) > 1:
         raise token_refused("token_client_ambiguous")
     return found[0]

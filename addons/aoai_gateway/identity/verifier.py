@@ -28,9 +28,9 @@ from aoai_gateway.bounded import Recent
 from aoai_gateway.identity.claims import Values, clients_by_token, values_of
 from aoai_gateway.identity.jwks import LONGEST_KID, KeySet, PublicKey, key_fetcher
 from aoai_gateway.identity.renewal import Renewal, cancel_all, wait_for_all
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.credential_errors import token_refused
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.masking import KnownSecrets
-from aoai_gateway.wire.token_errors import token_refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mitmproxy.http import HTTPFlow
 
 from aoai_gateway.engine.call import Outcome
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.targets import parse_target
 
 if TYPE_CHECKING:

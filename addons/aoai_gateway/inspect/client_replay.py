@@ -19,7 +19,7 @@ from aoai_gateway.inspect.annotate import forget
 from aoai_gateway.proxy.layer import GatewayLayer
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.content_coding import readable
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.targets import parse_target
 
 if TYPE_CHECKING:

@@ -46,7 +46,7 @@ from aoai_gateway.runtime.plugin_events import ClientIdentified, GatewayClientId
 from aoai_gateway.runtime.spool import COME_BACK_SECONDS, Spool
 from aoai_gateway.usage.early import EarlyAnswer
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.operations import MODELS
 from aoai_gateway.wire.secrets import redact_target
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.layer import CommandGenerator
 
     from aoai_gateway.wire.dialects import Dialect
-    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.gateway_error import GatewayError
 
 
 def error_response(

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.config.models import Limits
     from aoai_gateway.runtime.clock import Clock
-    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.gateway_error import GatewayError
 
 MOST_PIPELINED = 1024 * 1024
 """Bytes of further requests that a client may send while one is under way."""

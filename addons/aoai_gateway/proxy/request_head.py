@@ -14,10 +14,11 @@ from aoai_gateway.proxy.request import strip_secrets
 from aoai_gateway.quota.access import check_passed_on
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.bodies import LARGE_BODY, coding_of, is_upload
+from aoai_gateway.wire.credential_errors import invalid_token, unauthorized
 from aoai_gateway.wire.dialects import dialect_of
+from aoai_gateway.wire.errors import upgrade_required
 from aoai_gateway.wire.operations import REALTIME
 from aoai_gateway.wire.secrets import client_credential, strip_secret_query
-from aoai_gateway.wire.session_errors import upgrade_required
 from aoai_gateway.wire.targets import parse_target
 
 if TYPE_CHECKING:
@@ -143,9 +144,9 @@ def accept_replayed(
     setup = gateway.in_force()
     client = setup.config.client_named(str(metadata.get("gateway_client", "")))
     if client is None:
-        raise errors.unauthorized()
+        raise unauthorized()
     if client.uses_entra_id_auth:
-        raise errors.invalid_token("it was not kept, so the call cannot be replayed")
+        raise invalid_token("it was not kept, so the call cannot be replayed")
     only, run_by = (metadata.get(f"gateway_{name}") for name in ("only_backend", "run_by"))
     secrets = secrets_of(setup.config, gateway.credentials.masks)
     return AcceptedRequest(

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from aoai_gateway.proxy.shown_names import SessionNames
 from aoai_gateway.wire import session_messages
 from aoai_gateway.wire.bodies import parse_body
-from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.session_errors import message_malformed
-from aoai_gateway.wire.session_messages import CREATE, LARGE_MESSAGE, SETTINGS, Message
+from aoai_gateway.wire.gateway_error import GatewayError
+from aoai_gateway.wire.session_messages import CREATE, LARGE_MESSAGE, SETTINGS, Message, message_malformed
 
 if TYPE_CHECKING:
     from mitmproxy.proxy.layer import CommandGenerator

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from aoai_gateway.runtime.held_bytes import Held
     from aoai_gateway.runtime.spool import Spool
     from aoai_gateway.runtime.token_trials import Trial
-    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.gateway_error import GatewayError
     from aoai_gateway.wire.masking import KnownSecrets
     from aoai_gateway.wire.targets import Target
 

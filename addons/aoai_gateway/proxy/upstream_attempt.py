@@ -37,7 +37,7 @@ from aoai_gateway.proxy.upstream_response import UpstreamResponse
 from aoai_gateway.runtime.stream_hooks import AttemptFailed
 from aoai_gateway.wire.content_coding import MOST_AT_ONCE, MOST_READ, NotDecodedError, decode
 from aoai_gateway.wire.delivered import Delivered
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.masking import Screen
 from aoai_gateway.wire.references import is_id, references_in
 from aoai_gateway.wire.secrets import digest_of, minted_in

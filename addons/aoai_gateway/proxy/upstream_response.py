@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.attempt import Attempt, Fault
     from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.effects import AttemptTimeouts, Result
-    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.gateway_error import GatewayError
     from aoai_gateway.wire.model_names import ModelNames
     from aoai_gateway.wire.refusals import Refusal
     from aoai_gateway.wire.stream_kinds import StreamError

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from aoai_gateway.wire.errors import GatewayError, invalid_body, parameter_over_limit
+from aoai_gateway.wire.errors import invalid_body, parameter_over_limit
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.operations import CHAT_COMPLETIONS, COMPLETIONS
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.attempt import Attempt
     from aoai_gateway.engine.call import Call, PolicyAction
     from aoai_gateway.routing.order import Skip
-    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.gateway_error import GatewayError
     from aoai_gateway.wire.hints import Headers
 
 SCHEMA = 1

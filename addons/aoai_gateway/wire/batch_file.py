@@ -17,7 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
-from aoai_gateway.wire.errors import GatewayError, invalid_body
+from aoai_gateway.wire.errors import invalid_body
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.json_members import Member, NotJsonError, read_document, read_object
 from aoai_gateway.wire.stored import BLOCK, Pieces, Stored, StoredText
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aoai_gateway.wire import anthropic
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.stream_kinds import EventReader
 
 

@@ -13,7 +13,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from aoai_gateway.wire.errors import GatewayError, invalid_body
+from aoai_gateway.wire.errors import invalid_body
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.json_members import Member, NotJsonError, read_document, read_object
 from aoai_gateway.wire.operation import State
 from aoai_gateway.wire.operations import CHAT_COMPLETIONS, COMPLETIONS, RESPONSES

@@ -34,8 +34,8 @@ from typing import Any
 
 from aoai_gateway.wire.delivered import Delivered
 from aoai_gateway.wire.dialects import OPENAI, Dialect
-from aoai_gateway.wire.errors import GatewayError, stream_error_event
 from aoai_gateway.wire.failure_codes import LONGEST_CODE, NO_REASON, status_of
+from aoai_gateway.wire.gateway_error import GatewayError, stream_error_event
 from aoai_gateway.wire.model_names import ModelNames
 from aoai_gateway.wire.references import MOST_ITEMS, references_in
 from aoai_gateway.wire.refusals import BLOCKED

@@ -27,6 +27,8 @@ from urllib.parse import parse_qsl, quote, unquote, unquote_plus
 
 from aoai_gateway.wire import errors, path_hints
 from aoai_gateway.wire.dialects import ANTHROPIC, OPENAI, Dialect, dialect_of
+from aoai_gateway.wire.errors import no_websocket_here, upgrade_required
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.operation import Classic, Operation
 from aoai_gateway.wire.operations import (
     CLASSIC_ONLY,
@@ -35,7 +37,6 @@ from aoai_gateway.wire.operations import (
     TABLES,
 )
 from aoai_gateway.wire.references import LONGEST_ID, is_id
-from aoai_gateway.wire.session_errors import no_websocket_here, upgrade_required
 
 Api = Literal["classic", "v1", "anthropic"]
 
@@ -301,7 +302,7 @@ def _either(names: tuple[str, ...]) -> str:
     return " or ".join(f"'{name}'" for name in names)
 
 
-def _not_ours(raw: str) -> errors.GatewayError:
+def _not_ours(raw: str) -> GatewayError:
     """Return the error for an unknown path, with the one that is probably meant."""
     bare = raw.partition("?")[0]
     dialect = dialect_of(bare)
@@ -312,7 +313,7 @@ def _not_ours(raw: str) -> errors.GatewayError:
     return errors.not_found(bare, path_hints.hint(bare, _IN_DEPLOYMENTS, _ELSEWHERE))
 
 
-def unknown_path_refused(target: Target) -> errors.GatewayError:
+def unknown_path_refused(target: Target) -> GatewayError:
     """404: a path that is not in the table, where only those in it may be asked for."""
     return _not_ours(target.with_prefix(""))
 

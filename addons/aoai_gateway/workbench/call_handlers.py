@@ -11,7 +11,7 @@ from tornado import iostream
 from aoai_gateway.inspect import snippets
 from aoai_gateway.inspect.call_code import head_of
 from aoai_gateway.inspect.replays import as_call
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.workbench import bodies, child, hold, members, site
 from aoai_gateway.workbench.calls import Feed
 from aoai_gateway.workbench.documents import document

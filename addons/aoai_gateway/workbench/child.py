@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from aoai_gateway import child_process
 from aoai_gateway.rerun.case_set import SetError
 from aoai_gateway.rerun.expectations import ExpectationError
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.workbench.faults import BadRequestError, ChildError, EditError, NotFoundError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from tornado import iostream, web
 from aoai_gateway.admin.answers import AnswerHandler
 from aoai_gateway.rerun.case_set import SetError
 from aoai_gateway.rerun.expectations import ExpectationError
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.workbench import faults, members, site
 from aoai_gateway.workbench.news import News
 from aoai_gateway.workbench.shape import as_json
