@@ -15,15 +15,14 @@ from hypothesis import strategies as st
 
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.anthropic import MessageEvents, error_type
+from aoai_gateway.wire.backend_errors import is_deployment_missing, is_key_refused, status_of
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.credential_errors import unauthorized
 from aoai_gateway.wire.delivered import Delivered
 from aoai_gateway.wire.dialects import ANTHROPIC, DIALECTS, OPENAI, dialect_of
-from aoai_gateway.wire.failure_codes import status_of
 from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.hints import LIMIT_HEADERS, read_rate_limits, retry_hint
 from aoai_gateway.wire.operations import CLAUDES, CLAUDES_UNKNOWN, MESSAGES
-from aoai_gateway.wire.refusals import is_deployment_missing, is_key_refused
 from aoai_gateway.wire.secrets import client_credential
 from aoai_gateway.wire.sse import SseEvent
 from aoai_gateway.wire.stream import StreamReader

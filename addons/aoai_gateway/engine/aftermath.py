@@ -29,8 +29,8 @@ from aoai_gateway.routing.breaker import Break, FailedCall
 from aoai_gateway.routing.order import Cause, Order
 from aoai_gateway.routing.suspicion import Finding, Witness
 from aoai_gateway.wire import errors
+from aoai_gateway.wire.backend_errors import Refusal, is_encryption_foreign
 from aoai_gateway.wire.hints import own_rate_limits, retry_hint
-from aoai_gateway.wire.refusals import Refusal, is_encryption_foreign
 
 if TYPE_CHECKING:
     from aoai_gateway.config.models import Config

@@ -36,13 +36,13 @@ from aoai_gateway.engine.lessons import (
     speed_of,
 )
 from aoai_gateway.engine.timeouts import is_foretold, patience, timeouts_of
-from aoai_gateway.wire.hints import describe
+from aoai_gateway.wire.backend_errors import describe
 
 if TYPE_CHECKING:
     from aoai_gateway.engine.effects import EffectGenerator
     from aoai_gateway.routing.backends import Backend
     from aoai_gateway.routing.order import Order
-    from aoai_gateway.wire.refusals import Refusal
+    from aoai_gateway.wire.backend_errors import Refusal
 
 WITHOUT_USAGE_SECONDS = 3_600.0
 """How long it is remembered that a backend does not take ``stream_options``: it may be updated."""

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.effects import Book, Cancel, EffectGenerator, Settle
     from aoai_gateway.routing.backends import Pool
     from aoai_gateway.routing.breaker import Breaks
-    from aoai_gateway.wire.refusals import Refusal
+    from aoai_gateway.wire.backend_errors import Refusal
     from aoai_gateway.wire.request_body import RequestBody
     from aoai_gateway.wire.stored import Stored
 

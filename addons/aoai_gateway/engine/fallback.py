@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.effects import EffectGenerator
     from aoai_gateway.engine.plan import Plan
     from aoai_gateway.routing.backends import Pool
-    from aoai_gateway.wire.refusals import Refusal
+    from aoai_gateway.wire.backend_errors import Refusal
 
 
 NO_BACKEND = "no_backend"

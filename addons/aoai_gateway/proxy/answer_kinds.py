@@ -9,9 +9,9 @@ from aoai_gateway.wire.operation import Body, Cost
 
 if TYPE_CHECKING:
     from aoai_gateway.engine.call import Call
+    from aoai_gateway.wire.backend_errors import Refusal
     from aoai_gateway.wire.hints import Headers
     from aoai_gateway.wire.operation import Operation
-    from aoai_gateway.wire.refusals import Refusal
     from aoai_gateway.wire.stream import StreamReader
 
 _BLANKS = b" \t\r\n"

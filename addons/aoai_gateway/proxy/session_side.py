@@ -10,7 +10,7 @@ from typing import Any
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Message, TextMessage
 
-from aoai_gateway.wire.failure_codes import status_of
+from aoai_gateway.wire.backend_errors import status_of
 
 MOST_PARTS = 65_536
 """Pieces in which one message may come."""

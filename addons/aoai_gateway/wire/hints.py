@@ -7,12 +7,12 @@ and ``retry-after-ms: 0`` on an exhausted window. A value that is not plausible 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from aoai_gateway.wire.backend_errors import read_error
 from aoai_gateway.wire.spans import leading_span, milliseconds, number, wait
 
 
@@ -157,67 +157,6 @@ def read_rate_limits(headers: Headers) -> RateLimits:
         utilization=utilization_of(headers),
         region=region[:64] if region else None,
     )
-
-
-def is_throttle_code(code: object) -> bool:
-    """Whether an error's ``code`` (a string or a number) or ``type`` says "too much, come back later"."""
-    if isinstance(code, bool) or not isinstance(code, str | int):
-        return False
-    return re.sub(r"[^a-z0-9]", "", str(code).lower()) in _THROTTLE_CODES
-
-
-# Without case and separators: RateLimitReached and rate_limit_reached are one.
-_THROTTLE_CODES = frozenset(
-    {
-        "429",
-        "insufficientquota",
-        "nocapacity",
-        "overloaded",
-        "quotaexceeded",
-        "ratelimiterror",
-        "ratelimitexceeded",
-        "ratelimitreached",
-        "serverisoverloaded",
-        "slowdown",
-        "throttled",
-        "toomanyrequests",
-    }
-)
-
-
-def describe(status: int, body: bytes | None) -> str:
-    """A few words on a failed response for logs and comments: its status, and its error's code.
-
-    Never the message: it can quote the prompt.
-    """
-    code = error_code(body)
-    return str(status) if code in (None, str(status)) else f"{status} {code}"
-
-
-def error_code(body: bytes | None) -> str | None:
-    """``error.code`` of a response body (else ``error.type``), if it looks like a code; None otherwise."""
-    error = read_error(body)
-    for name in ("code", "type"):
-        code = error.get(name)
-        if isinstance(code, int) and not isinstance(code, bool):
-            code = str(code)
-        if isinstance(code, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", code, re.ASCII):
-            return code
-    return None
-
-
-def read_error(body: bytes | None) -> Mapping[str, object]:
-    """The error object of a response body, nested under ``error`` or flat; empty if there is none."""
-    if not body or len(body) > 16 * _LONGEST_TEXT:
-        return {}
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(document, dict):
-        return {}
-    error = document.get("error")
-    return error if isinstance(error, dict) else document
 
 
 # --- one value ------------------------------------------------------------------------------------
