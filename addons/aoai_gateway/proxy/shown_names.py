@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.quota.access import check_access
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.model_names import ModelNames
+from aoai_gateway.wire.resource_names import ModelNames
 from aoai_gateway.wire.session_messages import Message, with_models
 
 if TYPE_CHECKING:

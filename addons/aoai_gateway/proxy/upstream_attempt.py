@@ -39,7 +39,7 @@ from aoai_gateway.wire.content_coding import MOST_AT_ONCE, MOST_READ, NotDecoded
 from aoai_gateway.wire.delivered import Delivered
 from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.masking import Screen
-from aoai_gateway.wire.references import is_id, references_in
+from aoai_gateway.wire.resource_names import is_id, references_in
 from aoai_gateway.wire.secrets import digest_of, minted_in
 from aoai_gateway.wire.session_messages import read_asked
 from aoai_gateway.wire.stored import BLOCK, Pieces

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.effects import AttemptTimeouts, Result
     from aoai_gateway.wire.backend_errors import Refusal
     from aoai_gateway.wire.gateway_error import GatewayError
-    from aoai_gateway.wire.model_names import ModelNames
+    from aoai_gateway.wire.resource_names import ModelNames
     from aoai_gateway.wire.stream_kinds import StreamError
 
 CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")

@@ -18,8 +18,8 @@ from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.json_members import Member, NotJsonError, read_document, read_object
 from aoai_gateway.wire.operation import State
 from aoai_gateway.wire.operations import CHAT_COMPLETIONS, COMPLETIONS, RESPONSES
-from aoai_gateway.wire.references import references_in
 from aoai_gateway.wire.request_body import EditPoints, RequestBody, Span
+from aoai_gateway.wire.resource_names import references_in
 from aoai_gateway.wire.targets import Target, knows_stream_options
 
 LARGEST_NUMBER = 2**31 - 1
