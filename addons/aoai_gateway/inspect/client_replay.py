@@ -52,7 +52,7 @@ def ask_for(request: http.Request, path: str, deployment: str) -> None:
     except GatewayError:
         return  # it was edited into something else; the gateway says so when it is sent
     if target.deployment is None:
-        request.content = body.with_model(deployment)
+        request.content = body.edited(deployment)
 
 
 async def play(flow: http.HTTPFlow) -> None:

@@ -23,10 +23,9 @@ class Model(Enum):
     LINES = auto()
     """In each line of a file, where the form says that it is a batch's input (`wire.batch_file`)."""
 
-    @property
-    def in_body(self) -> bool:
-        """Whether the body's ``model`` names a deployment."""
-        return self in (Model.OPTIONAL, Model.REQUIRED)
+
+NAMED_IN_BODY = (Model.OPTIONAL, Model.REQUIRED)
+"""Where the body's ``model`` names a deployment."""
 
 
 class Classic(Enum):

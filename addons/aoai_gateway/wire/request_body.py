@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aoai_gateway.wire.batch_file import Lines
-from aoai_gateway.wire.errors import missing_deployment
+from aoai_gateway.wire.errors import invalid_body, missing_deployment
 from aoai_gateway.wire.operation import Classic, Model, Operation
 from aoai_gateway.wire.stored import InMemory, Pieces, Stored
 from aoai_gateway.wire.targets import Target
 
 Span = tuple[int, int]
+
+_LONGEST_MODEL = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +114,6 @@ class RequestBody:
         """The same facts, without the bytes: the caller of the parser has those."""
         return replace(self, raw=b"")
 
-    def with_model(self, name: str) -> bytes:
-        """The body with ``model`` set to ``name``; unchanged when it has no ``model``."""
-        return self.edited(model=name)
-
     def with_lines(self, lines: Lines) -> RequestBody:
         """Return the same body with the deployment that the lines of its batch file name."""
         return replace(self, lines=lines, model=lines.model)
@@ -186,6 +184,17 @@ class RequestBody:
         if not changes and self.coded is not None:
             return self.coded
         return _apply(self.raw, changes)
+
+
+def checked_model(model: str | None) -> str | None:
+    """Return a deployment's name as a body gives it, None for none. Raises `GatewayError` 400."""
+    if not model:
+        # Microsoft's samples for JavaScript write "" where the client has the deployment, and so the path.
+        return None
+    # Printable also rules out lone surrogates, which no log and no header could take.
+    if len(model) > _LONGEST_MODEL or not model.isprintable():
+        raise invalid_body("'model' must be the name of a deployment.", param="model")
+    return model
 
 
 def _apply(raw: bytes, changes: list[tuple[Span, bytes]]) -> bytes:
