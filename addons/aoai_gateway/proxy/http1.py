@@ -38,7 +38,8 @@ from aoai_gateway.proxy.error_responses import error_response
 from aoai_gateway.proxy.half_close import HalfClose, Sent
 from aoai_gateway.proxy.messages import TIMER_SLACK, WholeRequest, WholeResponse
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.dialects import OPENAI, dialect_of
+from aoai_gateway.wire.dialects import OPENAI
+from aoai_gateway.wire.targets import dialect_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,7 @@ from aoai_gateway.proxy import heads
 from aoai_gateway.proxy.answer_kinds import may_be_download
 from aoai_gateway.proxy.heads import make_request
 from aoai_gateway.wire.authority import authority
-from aoai_gateway.wire.secrets import PROTOCOLS, SECRET_HEADERS, without_secret_protocols
+from aoai_gateway.wire.secrets import PROTOCOLS, SECRET_HEADERS, credential_fields, without_secret_protocols
 
 if TYPE_CHECKING:
     from aoai_gateway.engine.call import Call
@@ -102,7 +102,7 @@ def build_request(
     elif content or shown.data.method not in MAY_LACK_BODY:
         fields.append((b"content-length", b"%d" % len(content)))
     if credential is not None:
-        fields += call.target.operation.dialect.showing(credential)
+        fields += credential_fields(credential, call.target.operation.dialect.key_headers)
     request = make_request(
         host=endpoint.host,
         port=endpoint.port,

@@ -15,11 +15,10 @@ from aoai_gateway.quota.access import check_passed_on
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.bodies import LARGE_BODY, coding_of, is_upload
 from aoai_gateway.wire.credential_errors import invalid_token, unauthorized
-from aoai_gateway.wire.dialects import dialect_of
 from aoai_gateway.wire.errors import upgrade_required
 from aoai_gateway.wire.operations import REALTIME
 from aoai_gateway.wire.secrets import client_credential, strip_secret_query
-from aoai_gateway.wire.targets import parse_target
+from aoai_gateway.wire.targets import dialect_of, parse_target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -32,7 +32,7 @@ from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.stream_states import State
 from aoai_gateway.runtime.stream_hooks import Ask, Awaited, GatewayAskHook, Resume
 from aoai_gateway.usage.early import EarlyAnswer
-from aoai_gateway.wire.dialects import dialect_of
+from aoai_gateway.wire.targets import dialect_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -169,10 +169,7 @@ def _integer(text: str | None) -> int | None:
 
 def utilization_of(headers: Headers) -> float | None:
     """Return how full the provisioned deployment that answered says to be; 1.0 is full, more is possible."""
-    return _percentage(headers.get("azure-openai-deployment-utilization"))
-
-
-def _percentage(text: str | None) -> float | None:
+    text = headers.get("azure-openai-deployment-utilization")
     value = number(text.strip().removesuffix("%").rstrip()) if text else None
     # Bursts above 100 % are real; 1,000 % is not.
     return value / 100 if value is not None and value < 1000 else None

@@ -7,7 +7,7 @@ all operations is `wire.operations`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from aoai_gateway.wire.dialects import OPENAI, Dialect
@@ -111,11 +111,11 @@ class Operation:
     they come in parts or lie elsewhere."""
     reserves: bool = True
     known: bool = True
+    family: str = field(init=False)
+    """The family that it belongs to, by its SDK name's beginning: ``files`` of ``files.content``."""
 
-    @property
-    def family(self) -> str:
-        """The family that it belongs to, by its SDK name's beginning: ``files`` of ``files.content``."""
-        return self.name.partition(".")[0]
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "family", self.name.partition(".")[0])
 
     @property
     def address(self) -> str:

@@ -26,7 +26,7 @@ from typing import Literal
 from urllib.parse import parse_qsl, quote, unquote, unquote_plus
 
 from aoai_gateway.wire import errors, path_hints
-from aoai_gateway.wire.dialects import ANTHROPIC, OPENAI, Dialect, dialect_of
+from aoai_gateway.wire.dialects import ANTHROPIC, OPENAI, Dialect
 from aoai_gateway.wire.errors import no_websocket_here, upgrade_required
 from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.operation import Classic, Operation
@@ -106,6 +106,17 @@ class Target:
     def knows_stream_options(self) -> bool:
         """Whether a stream's usage can be asked for with ``stream_options`` in this call."""
         return self.operation.takes_stream_options and knows_stream_options(self.api, self.api_version)
+
+
+def dialect_of(path: str) -> Dialect:
+    """The dialect that a client speaks, as far as the path of its request tells, be it right or wrong.
+
+    ``path`` is a request target as it came. A client that asks below ``/anthropic`` has an SDK that
+    understands Anthropic's errors.
+    """
+    segments = [part for part in path.partition("?")[0].lower().split("/") if part]
+    is_short = tuple(segments[:2]) == ANTHROPIC.short
+    return ANTHROPIC if is_short or segments[:1] == [ANTHROPIC.root[0]] else OPENAI
 
 
 _DATED = re.compile(r"(\d{4}-\d{2}-\d{2})(?:-preview)?", re.ASCII)

@@ -9,9 +9,8 @@ from mitmproxy import connection, exceptions, http
 
 from aoai_gateway.inspect.replays import aim, as_call
 from aoai_gateway.rerun.case_set import PATHS
-from aoai_gateway.wire.dialects import dialect_of
 from aoai_gateway.wire.gateway_error import GatewayError
-from aoai_gateway.wire.targets import parse_target
+from aoai_gateway.wire.targets import dialect_of, parse_target
 from aoai_gateway.workbench.faults import EditError
 
 if TYPE_CHECKING:
