@@ -83,13 +83,7 @@ class Counter:
         Their sum is less than `count_request` of the body: that has tools and the reply's priming as well.
         Empty for other operations. Of many messages only the first ``at_most`` are counted.
         """
-        family = family_of(model)
-        counts = []
-        for prompt in read_messages(operation_name, body, family, at_most):
-            counted = self._count(prompt.texts, prompt.family)
-            exact = prompt.exact and counted.exact
-            counts.append(Count(prompt.tokens + counted.tokens, exact, counted.encoding, prompt.partial))
-        return counts
+        return list(map(self.count_prompt, read_messages(operation_name, body, family_of(model), at_most)))
 
     def scale(self, operation_name: str, body: Mapping[str, Any], model: str | None, *, chars: int) -> float:
         """Return the tokens for each one that is estimated without an encoding, by a sample of the texts.

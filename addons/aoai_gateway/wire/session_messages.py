@@ -83,6 +83,8 @@ class Message:
 
     type: str
     members: Mapping[str, Any]
+    found_usage: Usage | None = None
+    """What was found where a large message was searched, and not decoded."""
 
     @property
     def response_id(self) -> str | None:
@@ -126,6 +128,8 @@ class Message:
     @property
     def usage(self) -> Usage | None:
         """The tokens that it reports: of a response, of a transcription, or of a whole session."""
+        if self.found_usage is not None:
+            return self.found_usage
         inner = _inner(self.members, "response").get("usage")
         return read_usage(inner if inner is not None else self.members.get("usage"))
 
@@ -167,27 +171,7 @@ def _search_told(content: bytes) -> Message | None:
     if kind is None:
         return None
     found = search_answer(content)
-    usage = found.usage
-    told = {} if usage is None else {"usage": _written(usage)}
-    return Message(DONE, {"response": {"id": found.response_id, **told}})
-
-
-def _written(usage: Usage) -> dict[str, Any]:
-    """Write usage as a server does, to be read as any other."""
-    return {
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "total_tokens": usage.total_tokens,
-        "input_token_details": {
-            "cached_tokens": usage.cached_tokens,
-            "audio_tokens": usage.input_audio_tokens,
-            "cached_tokens_details": {"audio_tokens": usage.cached_audio_tokens},
-        },
-        "output_token_details": {
-            "audio_tokens": usage.output_audio_tokens,
-            "reasoning_tokens": usage.reasoning_tokens,
-        },
-    }
+    return Message(DONE, {"response": {"id": found.response_id}}, found.usage)
 
 
 def read_asked(content: bytes) -> Message:

@@ -6,7 +6,7 @@ needs; it reads one block after the other, so memory stays small. `Pieces` is wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 BLOCK = 256 * 1024
@@ -89,14 +89,14 @@ class StoredText:
 class Pieces:
     """A stored body in which some bytes are replaced.
 
-    ``changes``: places, in order, and the new bytes; there may be very many of them. ``growth``: how many
-    bytes they add, if that is known.
+    ``changes``: places, in order, and the new bytes; there may be very many of them, which are gone through
+    with each reading. ``growth``: how many bytes they add, if that is known.
     """
 
     def __init__(
         self,
         stored: Stored,
-        changes: Sequence[tuple[tuple[int, int], bytes]],
+        changes: Iterable[tuple[tuple[int, int], bytes]],
         growth: int | None = None,
     ) -> None:
         self._stored = stored
@@ -110,17 +110,16 @@ class Pieces:
 
     def blocks(self) -> Iterator[bytes]:
         """Read it, about a `BLOCK` at a time; the first bytes begin anew with each call."""
-        size, number, at = len(self._stored), 0, 0
-        while at < size or number < len(self._changes):
+        size, at = len(self._stored), 0
+        changes = iter(self._changes)
+        change = next(changes, None)
+        while at < size or change is not None:
             end = min(at + BLOCK, size)
             inside: list[tuple[tuple[int, int], bytes]] = []
-            while number < len(self._changes):
-                change = self._changes[number]
-                if change[0][0] >= end and end < size:
-                    break
+            while change is not None and (change[0][0] < end or end >= size):
                 inside.append(change)
                 end = max(end, change[0][1])
-                number += 1
+                change = next(changes, None)
             yield _replaced(self._stored.read(at, end), at, inside)
             at = end
 
