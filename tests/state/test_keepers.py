@@ -62,7 +62,7 @@ def test_a_single_process_reads_the_file(redis_server: RedisServer, tmp_path: Pa
     flush(redis_server.url, "single", file)
     assert len(json.loads(file.read_bytes())["budgets"]) == 3
     alone = MemoryState()
-    BudgetFile(file, alone.counters).load()
+    BudgetFile(file, alone).load()
     decision = alone.peek(Reservation("b", "team {a} *", QUOTAS, tokens=1), time.time())
     assert [standing.remaining for standing in decision.standings] == [750, 4750, 650]
 

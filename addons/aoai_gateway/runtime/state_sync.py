@@ -130,7 +130,7 @@ class StateSync:
             await self._peers.start()
 
     async def _keep_budgets(self, path: Path, local: MemoryState) -> bool:
-        budget_file = BudgetFile(path, local.counters)
+        budget_file = BudgetFile(path, local)
         try:
             await asyncio.to_thread(budget_file.load)
         except BudgetFileError as error:
