@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import date, timedelta
@@ -68,12 +67,7 @@ class BudgetKeeper:
 
     async def run(self) -> None:
         """Write until cancelled."""
-        pause = budget_file.INTERVAL
-        while True:
-            await asyncio.sleep(pause)
-            begun = time.monotonic()
-            await self.flush()
-            pause = max(budget_file.INTERVAL, budget_file.PAUSE_PER_WRITE * (time.monotonic() - begun))
+        await budget_file.now_and_then(self.flush)
 
     async def flush(self) -> None:
         """Write the file if it is out of date. What fails is logged once and tried again."""

@@ -179,6 +179,8 @@ class _Reader(JsonObject):
         stateful = self.operation.state is not State.NONE
         include_usage, points = self.stream_options()
         model, model_place = self.model()
+        previous = self.string("previous_response_id") if stateful else None
+        conversation = self.conversation_id() if stateful else None
         return RequestBody(
             operation=self.operation,
             raw=self.raw,
@@ -198,11 +200,11 @@ class _Reader(JsonObject):
             include_usage=include_usage,
             background=self.operation is RESPONSES and bool(self.boolean("background")),
             store=self.boolean("store"),
-            previous_response_id=self.string("previous_response_id") if stateful else None,
-            conversation_id=self.conversation_id() if stateful else None,
+            previous_response_id=previous,
+            conversation_id=conversation,
             prompt_cache_key=self.string("prompt_cache_key"),
             has_encrypted_reasoning=stateful and self.has_encrypted_reasoning(),
-            references=self.references() if stateful else (),
+            references=self.references(previous, conversation) if stateful else (),
             edits=EditPoints(
                 brace=self.byte(self.text.index("{") + 1),
                 has_members=bool(self.members),
@@ -241,9 +243,8 @@ class _Reader(JsonObject):
             isinstance(item, dict) and item.get("encrypted_content") for item in items
         )
 
-    def references(self) -> tuple[str, ...]:
-        named = (self.string("previous_response_id"), self.conversation_id())
-        names = (*self.target.references, *(name for name in named if name), *references_in(self.raw))
+    def references(self, *named: str | None) -> tuple[str, ...]:
+        names = (*self.target.references, *filter(None, named), *references_in(self.raw))
         return tuple(dict.fromkeys(names))
 
     def stream_options(self) -> tuple[bool | None, dict[str, Any]]:

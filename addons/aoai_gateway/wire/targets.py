@@ -154,9 +154,8 @@ def parse_target(method: str, path: str, *, websocket: bool = False) -> Target:
     is not Azure OpenAI's or a deployment that cannot be one, 405 for another method on a known path, 501
     for a family that is not served.
     """
-    if len(path) > LONGEST_REMEMBERED:
-        return _read(method, path, websocket=websocket)
-    return _remembered(method, path, websocket)
+    read = _read if len(path) <= LONGEST_REMEMBERED else _read.__wrapped__
+    return read(method, path, websocket)
 
 
 LONGEST_REMEMBERED = 512
@@ -164,11 +163,7 @@ LONGEST_REMEMBERED = 512
 
 
 @lru_cache(maxsize=512)
-def _remembered(method: str, path: str, websocket: bool) -> Target:
-    return _read(method, path, websocket=websocket)
-
-
-def _read(method: str, path: str, *, websocket: bool) -> Target:
+def _read(method: str, path: str, websocket: bool) -> Target:
     if method == "CONNECT" or not path.startswith("/"):
         raise errors.invalid_target(
             "This is a gateway, not a forward proxy: the request target must be a path such as "
@@ -289,9 +284,8 @@ class _Reader:
         """Return the deployment that the query names; all parameters that may name it must name the same."""
         named = {value for name, value in query if name in operation.in_query}
         if len(named) > 1:
-            raise errors.invalid_target(
-                f"The query names more than one deployment, in {_either(operation.in_query)}."
-            )
+            either = " or ".join(f"'{name}'" for name in operation.in_query)
+            raise errors.invalid_target(f"The query names more than one deployment, in {either}.")
         for name in named:
             if not DEPLOYMENT_NAME.fullmatch(name):
                 raise errors.deployment_not_found(name)
@@ -307,10 +301,6 @@ class _Reader:
             raise errors.invalid_target(
                 "The query has too many parameters. api-version is the one that matters."
             ) from None
-
-
-def _either(names: tuple[str, ...]) -> str:
-    return " or ".join(f"'{name}'" for name in names)
 
 
 def _not_ours(raw: str) -> GatewayError:
