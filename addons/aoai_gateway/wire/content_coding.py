@@ -103,23 +103,14 @@ def _inflate(raw: bytes, most: int) -> bytes:
 
 
 def _unbrotli(raw: bytes, most: int) -> bytes:
-    decoder: Any = brotli.Decompressor()
-    found = bytearray()
-    if not hasattr(decoder, "can_accept_more_data"):  # before 1.2, a bound on what goes in has to do
-        for start in range(0, len(raw), _SLICE):
-            found += decoder.process(raw[start : start + _SLICE])
-            if len(found) >= most:
-                break
-    else:
-        found += decoder.process(raw, output_buffer_limit=most)
-        while len(found) < most and not decoder.is_finished():
-            more = decoder.process(b"", output_buffer_limit=most - len(found))
-            if not more:
-                break
-            found += more
-    if len(found) < most and not decoder.is_finished():
+    decoder, found = _Brotli(), bytearray()
+    for piece in decoder.decode(raw, most):
+        found += piece
+        if len(found) >= most:
+            return bytes(found[:most])
+    if not decoder.is_at_end:
         raise EOFError
-    return bytes(found[:most])
+    return bytes(found)
 
 
 def _unzstd(raw: bytes, most: int) -> bytes:
@@ -162,8 +153,7 @@ _DECODERS: dict[str, Callable[[bytes, int], bytes]] = {
 }
 
 
-# --- streams ---------------------------------------------------------------------------------------------
-
+# --- streams ------------------------------------------------------------------------------------------
 
 PIECE = 16 * 1024
 """Bytes that are decoded at once; events that are that long in all are read in a millisecond or two."""
@@ -270,13 +260,13 @@ class _Brotli:
     def is_at_end(self) -> bool:
         return bool(self._decoder.is_finished())
 
-    def decode(self, data: bytes) -> Iterator[bytes]:
+    def decode(self, data: bytes, most: int = PIECE) -> Iterator[bytes]:
         if not hasattr(self._decoder, "can_accept_more_data"):  # before 1.2
             for start in range(0, len(data), _SLICE):
                 yield self._decoder.process(data[start : start + _SLICE])
             return
         # It may say that it takes more, and have more to give.
-        while piece := self._decoder.process(data, output_buffer_limit=PIECE):
+        while piece := self._decoder.process(data, output_buffer_limit=most):
             yield piece
             data = b""
 
