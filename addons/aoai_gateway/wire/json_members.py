@@ -177,6 +177,17 @@ def without_member(text: str, members: list[Member], key: str) -> str:
     return text
 
 
+def replaced(data: bytes, changes: Iterable[tuple[tuple[int, int], bytes]], offset: int = 0) -> bytes:
+    """Return the data with other bytes at some places, which are in order and count from ``offset``."""
+    pieces: list[bytes | memoryview] = []
+    view, done = memoryview(data), 0  # slices of it copy nothing; the data can be large
+    for (start, end), new in changes:
+        pieces += (view[done : start - offset], new)
+        done = end - offset
+    pieces.append(view[done:])
+    return b"".join(pieces)
+
+
 def past_blanks(text: str, position: int) -> int:
     """Return the position of the first character from ``position`` on that is no blank of JSON."""
     blank = _BLANK.match(text, position)

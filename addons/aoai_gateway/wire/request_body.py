@@ -8,6 +8,7 @@ from typing import Any
 
 from aoai_gateway.wire.batch_file import Lines
 from aoai_gateway.wire.errors import invalid_body, missing_deployment
+from aoai_gateway.wire.json_members import replaced
 from aoai_gateway.wire.operation import Classic, Model, Operation
 from aoai_gateway.wire.stored import InMemory, Pieces, Stored
 from aoai_gateway.wire.targets import Target
@@ -181,9 +182,9 @@ class RequestBody:
         if added:
             comma = b"," if points.has_members else b""
             changes.append(((points.brace, points.brace), b",".join(added) + comma))
-        if not changes and self.coded is not None:
-            return self.coded
-        return _apply(self.raw, changes)
+        if changes:
+            return replaced(self.raw, sorted(changes))
+        return self.raw if self.coded is None else self.coded
 
 
 def checked_model(model: str | None) -> str | None:
@@ -195,16 +196,3 @@ def checked_model(model: str | None) -> str | None:
     if len(model) > _LONGEST_MODEL or not model.isprintable():
         raise invalid_body("'model' must be the name of a deployment.", param="model")
     return model
-
-
-def _apply(raw: bytes, changes: list[tuple[Span, bytes]]) -> bytes:
-    if not changes:
-        return raw
-    pieces: list[bytes | memoryview] = []
-    position = 0
-    view = memoryview(raw)  # slices of it copy nothing; the body can be large
-    for (start, end), new in sorted(changes):
-        pieces += (view[position:start], new)
-        position = end
-    pieces.append(view[position:])
-    return b"".join(pieces)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from aoai_gateway.wire.json_members import replaced
+
 BLOCK = 256 * 1024
 """Bytes that are read at a time."""
 
@@ -120,15 +122,5 @@ class Pieces:
                 inside.append(change)
                 end = max(end, change[0][1])
                 change = next(changes, None)
-            yield _replaced(self._stored.read(at, end), at, inside)
+            yield replaced(self._stored.read(at, end), inside, at)
             at = end
-
-
-def _replaced(data: bytes, offset: int, changes: list[tuple[tuple[int, int], bytes]]) -> bytes:
-    pieces: list[bytes | memoryview] = []
-    view, done = memoryview(data), 0
-    for (start, end), new in changes:
-        pieces += (view[done : start - offset], new)
-        done = end - offset
-    pieces.append(view[done:])
-    return b"".join(pieces)
