@@ -184,11 +184,7 @@ class _Reader(JsonObject):
         return RequestBody(
             operation=self.operation,
             raw=self.raw,
-            parsed={
-                member.key: member.value
-                for member in self.members.values()
-                if not short or member.is_flat(SHORT_MEMBER)
-            },
+            parsed=self.short_values() if short else self.values,
             whole=not short,
             text_size=text_size(self.raw),
             prompts=self.prompts() if self.operation is COMPLETIONS else 1,
@@ -217,6 +213,9 @@ class _Reader(JsonObject):
             ),
         )
 
+    def short_values(self) -> dict[str, Any]:
+        return {key: member.value for key, member in self.members.items() if member.is_flat(SHORT_MEMBER)}
+
     def model(self) -> tuple[str | None, Span | None]:
         """The deployment that is named, and where."""
         if self.operation.model not in NAMED_IN_BODY:
@@ -227,18 +226,18 @@ class _Reader(JsonObject):
         return (None, None) if held is None else (checked_model(str(held.value)), self.span_of(held))
 
     def prompts(self) -> int:
-        prompt = self.value("prompt")
+        prompt: Any = self.values.get("prompt")
         several = isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list)
         return len(prompt) if several else 1
 
     def conversation_id(self) -> str | None:
-        value = self.value("conversation")
+        value = self.values.get("conversation")
         if isinstance(value, dict):
             value = value.get("id")
         return value if isinstance(value, str) else None
 
     def has_encrypted_reasoning(self) -> bool:
-        items = self.value("input")
+        items = self.values.get("input")
         return isinstance(items, list) and any(
             isinstance(item, dict) and item.get("encrypted_content") for item in items
         )
@@ -272,7 +271,7 @@ class _Reader(JsonObject):
 
     def max_tokens_spans(self, keys: tuple[str, ...]) -> tuple[Span, ...]:
         """The bounds that are given; without any, one that is null: to add its key would double it."""
-        present = [(self.value(key), span) for key in keys if (span := self.span(key)) is not None]
+        present = [(self.values.get(key), span) for key in keys if (span := self.span(key)) is not None]
         given = tuple(span for value, span in present if value is not None)
         return given or tuple(span for _, span in present[:1])
 

@@ -217,23 +217,19 @@ class JsonObject:
         self.members = {member.key: member for member in members}
         if len(self.members) != len(members):
             raise _duplicate(members)
+        self.values: dict[str, Any] = {member.key: member.value for member in members}
         self._is_ascii = len(self.text) == len(raw)
 
-    def value(self, key: str) -> Any:
-        """The value of a member; None without it, as for null."""
-        member = self.members.get(key)
-        return None if member is None else member.value
-
     def boolean(self, key: str) -> bool | None:
-        """The same of one that is true or false."""
-        value = self.value(key)
+        """The value of a member that is true or false; None without it, as for null."""
+        value = self.values.get(key)
         if value is None or isinstance(value, bool):
             return value
         raise invalid_body(f"'{key}' must be true or false.", param=key)
 
     def integer(self, key: str, least: int) -> int | None:
         """The same of one that is a number, and no less than this."""
-        value = self.value(key)
+        value = self.values.get(key)
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int):
@@ -249,7 +245,7 @@ class JsonObject:
 
     def string(self, key: str) -> str | None:
         """The same of one that is a text."""
-        value = self.value(key)
+        value = self.values.get(key)
         if value is None or isinstance(value, str):
             return value
         raise invalid_body(f"'{key}' must be a string.", param=key)
