@@ -8,7 +8,7 @@ offline, with tiktoken's engine and rank files that are already on the machine:
     text        texts -> tokens, in bounded time for any text
     images      an image -> tokens, from the dimensions in its header
     prompt      the texts of a request, plus the tokens of its framing and its tools
-    bodies      which request of OpenAI's has what; `claude` says it of Anthropic's
+    bodies      which request has what
     counting    all together: `Counter`; and what returned usage teaches: `Correction`
 
 A `Counter` is usable from the first request on: until the rank files are loaded (some tenths of a
