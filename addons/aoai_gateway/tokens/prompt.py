@@ -174,7 +174,6 @@ def _decoded_size(base64_text: object) -> int:
 # Descriptions lose a final full stop. Nested schemas and the schema of a structured output follow the
 # same rule, by assumption; the cost of a built-in tool is not published.
 
-
 _FUNCTIONS_END = 12
 _PROPERTIES_START = 3
 _PROPERTY = 3

@@ -125,7 +125,6 @@ def ids_in(data: bytes) -> tuple[str, ...]:
 # How deep it stands, the braces around it tell, mostly by a count; else the text is read token by token,
 # within a bound. What lies beyond the bound stays as it came.
 
-
 MOST_TOKENS = 20_000
 """Tokens of one answer or event that are read one by one: some milliseconds."""
 

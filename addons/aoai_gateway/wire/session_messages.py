@@ -248,7 +248,6 @@ def _inner(members: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 # --- errors in a session ---------------------------------------------------------------------------------
 
-
 GOING_AWAY, UNSUPPORTED, POLICY_VIOLATION, TOO_BIG, INTERNAL_ERROR = 1001, 1003, 1008, 1009, 1011
 
 _CLOSE_CODES: Mapping[str, int] = {
