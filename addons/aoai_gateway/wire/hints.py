@@ -108,12 +108,10 @@ def retry_hint(headers: Headers, body: bytes | None, now_epoch: float) -> float 
         hint = read(headers.get(name), now_epoch)
         if hint:
             # A backend that sends 0 in milliseconds sends 1 in seconds, and means neither.
-            if said_zero and _tokens_exhausted(headers):
-                return max(hint, _until_window_renews(headers))
-            return hint
+            return max(hint, _until_tokens_renew(headers)) if said_zero else hint
         said_zero = said_zero or hint == 0
-    if said_zero and _tokens_exhausted(headers):
-        return _until_window_renews(headers)
+    if said_zero and (seconds := _until_tokens_renew(headers)):
+        return seconds
     for found in (_in_members(body, now_epoch), _resets(headers, now_epoch), _in_text(body)):
         if found:
             return found
@@ -233,14 +231,10 @@ def _window(headers: Headers, kind: str, now_epoch: float | None = None) -> _Win
     return limit, remaining, reset, renewal or None
 
 
-def _tokens_exhausted(headers: Headers) -> bool:
-    _, remaining, _, _ = _window(headers, "tokens")
-    return remaining is not None and remaining <= 0
-
-
-def _until_window_renews(headers: Headers) -> float:
-    _, _, _, renewal = _window(headers, "tokens")
-    return renewal or TOKEN_WINDOW_SECONDS
+def _until_tokens_renew(headers: Headers) -> float:
+    """Return the seconds until an exhausted window of tokens renews; 0 if it is not exhausted."""
+    _, remaining, _, renewal = _window(headers, "tokens")
+    return renewal or TOKEN_WINDOW_SECONDS if remaining is not None and remaining <= 0 else 0.0
 
 
 def _resets(headers: Headers, now_epoch: float) -> float | None:
