@@ -6,6 +6,7 @@ with the process that has started it, even if that is killed.
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -25,9 +26,12 @@ IGNORED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 _NEEDED = ("SYSTEMROOT", "LANG", "LC_ALL")
 
 
-def command_of(module: str, *arguments: str) -> tuple[str, ...]:
-    """Return the command that runs a module of ours with this very Python."""
-    return (sys.executable, "-P", "-m", module, *arguments)
+def command_of(module: str) -> tuple[str, ...]:
+    """Return the command that runs ``main`` of a module with this very Python. More arguments may follow.
+
+    The module keeps its name there, unlike ``__main__``: what it defines can be pickled.
+    """
+    return (sys.executable, "-P", "-m", __name__, module)
 
 
 def environment(*, with_secrets: bool = False) -> dict[str, str]:
@@ -60,3 +64,8 @@ def begin() -> tuple[BinaryIO, BinaryIO]:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return sys.stdin.buffer, answers
+
+
+if __name__ == "__main__":
+    del sys.argv[0]
+    importlib.import_module(sys.argv[0]).main()

@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import shlex
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 PROGRAM = "aoai-gateway"
+
+
+STANDARD = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
+"""Python's standard files with their modes, in the order of their numbers."""
+
+
+def prepare_standard_files() -> None:
+    """Have all three standard files, and standard output take any text.
+
+    Those that are closed become the null device: else the next file or connection would have their number,
+    and get what is printed. A terminal may know fewer characters than names have; it gets escapes for them.
+    """
+    # The system gives the lowest number that is free.
+    while (number := os.open(os.devnull, os.O_RDWR)) < len(STANDARD):
+        os.set_inheritable(number, True)
+    os.close(number)
+    for number, (name, mode) in enumerate(STANDARD):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 class UsageError(Exception):
@@ -25,6 +49,18 @@ class Parser(argparse.ArgumentParser):
 def parser_of(command: str, description: str, *, epilog: str | None = None) -> argparse.ArgumentParser:
     """Make a command's parser, which raises `UsageError`."""
     return Parser(prog=f"{PROGRAM} {command}", description=description, epilog=epilog, allow_abbrev=False)
+
+
+def whole_number(least: int, most: int, noun: str) -> Callable[[str], int]:
+    """Return what reads a whole number of this range. ``noun``: of a refusal, with the range in words."""
+
+    def read(text: str) -> int:
+        # More digits than that are refused by Python itself, in words of its own.
+        if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"{text!r} is no {noun}")
+        return int(text)
+
+    return read
 
 
 def installs(extra: str) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from urllib.parse import parse_qs
 
 from aoai_simulator import replies
 from aoai_simulator.replies import Whole
-from aoai_simulator.sessions import key_in_query
 
 
 def unauthorised(target: str, headers: Mapping[str, str], own_key: str, unix_time: float) -> Whole | None:
@@ -16,7 +16,7 @@ def unauthorised(target: str, headers: Mapping[str, str], own_key: str, unix_tim
 
     Names in ``headers`` are in lower case.
     """
-    key = headers.get("api-key", headers.get("x-api-key")) or key_in_query(target)
+    key = headers.get("api-key", headers.get("x-api-key")) or _key_in_query(target)
     if key is not None:
         return None if key == own_key else replies.wrong_key()
     scheme, _, token = headers.get("authorization", "").partition(" ")
@@ -39,3 +39,10 @@ def _current(token: str, unix_time: float) -> bool:
         return False
     expires = claims.get("exp") if isinstance(claims, dict) else None
     return not isinstance(expires, int | float) or expires > unix_time
+
+
+def _key_in_query(target: str) -> str | None:
+    """The key in a request's query, as browsers send it."""
+    named = parse_qs(target.partition("?")[2])
+    keys = named.get("api-key")
+    return keys[0] if keys else None

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import select
 import socket
-from types import TracebackType
-from typing import Self
 
 _PROOF_SECONDS = 0.05
 _MAX_FILLERS = 8
 
 
 class BlackHole:
-    """A context in which a port swallows connection attempts.
+    """A port that swallows connection attempts until it is closed, or released.
 
-    `bound` is a socket that is bound and does not listen; by default one on a free port of `host`. It is
-    closed at the end, unless `release` gave it back. Raises OSError where the system cannot do it.
+    `bound` is its socket, which is bound and does not listen. Raises OSError where the system cannot do it.
     """
 
-    def __init__(self, host: str = "127.0.0.1", *, bound: socket.socket | None = None) -> None:
-        self._socket = bound if bound is not None else bound_socket(host, 0)
+    def __init__(self, bound: socket.socket) -> None:
+        self._socket = bound
         self._fillers: list[socket.socket] = []
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
         try:
@@ -32,9 +29,6 @@ class BlackHole:
         except BaseException:
             self.close()
             raise
-
-    def __repr__(self) -> str:
-        return f"BlackHole({self.address[0]}:{self.address[1]})"
 
     def close(self) -> None:
         """Give the port up."""
@@ -46,14 +40,6 @@ class BlackHole:
             filler.close()
         self._fillers.clear()
         return self._socket
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _fill(self) -> None:
         """Connect until a connection is not answered any more."""

@@ -8,9 +8,10 @@ from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
 
-from aoai_simulator import logprobs, models
+from aoai_simulator import models
 from aoai_simulator.completions import Completion, ToolCall
-from aoai_simulator.replies import EVENT_STREAM_TYPE, JSON_TYPE, Frames, Whole, compact
+from aoai_simulator.filler_text import legacy_logprobs, logprob_of, logprobs_of
+from aoai_simulator.replies import EVENT_STREAM_TYPE, Frames, Whole, compact, json_reply
 from aoai_simulator.requests import Ask
 
 DONE = b"data: [DONE]\n\n"
@@ -92,7 +93,7 @@ def whole(ask: Ask, completions: tuple[Completion, ...], model: str, ident: str,
         "system_fingerprint": None,
         "usage": totals,
     }
-    return Whole(200, (JSON_TYPE,), compact(body), totals["total_tokens"], totals["completion_tokens"])
+    return json_reply(body, totals["total_tokens"], totals["completion_tokens"])
 
 
 def _chat_choice(ask: Ask, completion: Completion, index: int, ident: str) -> dict[str, Any]:
@@ -142,7 +143,7 @@ def _logprobs(ask: Ask, completion: Completion) -> dict[str, Any] | None:
     top = ask.sampling.top_logprobs
     if top is None or completion.calls:
         return None
-    return {"content": logprobs.tokens(completion.pieces, top), "refusal": None}
+    return {"content": logprobs_of(completion.pieces, top), "refusal": None}
 
 
 def _text_choice(ask: Ask, completion: Completion, index: int, ident: str) -> dict[str, Any]:
@@ -157,7 +158,7 @@ def _text_choice(ask: Ask, completion: Completion, index: int, ident: str) -> di
 
 def _text_logprobs(ask: Ask, pieces: Sequence[str], offset: int) -> dict[str, Any] | None:
     top = ask.sampling.top_logprobs
-    return None if top is None else logprobs.legacy(pieces, top, offset)
+    return None if top is None else legacy_logprobs(pieces, top, offset)
 
 
 class _Envelope:
@@ -292,7 +293,7 @@ def _chat_deltas(ask: Ask, completion: Completion, index: int, ident: str) -> It
     for place, piece in enumerate(completion.pieces):
         probabilities = b"null"
         if top is not None:
-            entry = logprobs.token(piece, place, top)
+            entry = logprob_of(piece, place, top)
             probabilities = compact({"content": [entry], "refusal": None})
         yield b'"delta":{"content":' + encode(piece) + b"}", probabilities
 

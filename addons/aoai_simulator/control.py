@@ -9,12 +9,12 @@ All bodies are JSON. An error is `{"error": "what is wrong"}` with status 400 or
 | `active` | GET | calls in flight and open connections, in all and per endpoint |
 | `listening` | GET, POST | `{"endpoint": "*", "on": false}` refuses connections (more below) |
 | `limits` | GET, POST | `{"endpoint": "*", "deployment": "*", "set": "full", "seconds": 30}`, or `empty` |
-| `settings` | GET, POST | see `Settings` in `resource`; POST changes those that it names |
+| `settings` | GET, POST | see `Settings`; POST changes those that it names |
 | `reset` | POST | as after the start: no faults, no log, empty windows, listening, settings as then |
 
 `listening` also takes `"silently": true`, and connection attempts are not even answered; and
 `"close_connections": false`, and the open connections live on. The fields of a fault are in `faults`, those
-of a log entry in `log`.
+of a log entry in `connection`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 from tornado.web import Application, RequestHandler
 
 from aoai_simulator import limits
-from aoai_simulator.deployments import Deployment
 from aoai_simulator.faults import FaultError, read_fault
+from aoai_simulator.models import Deployment
 
 if TYPE_CHECKING:
     from aoai_simulator.listener import Listener
@@ -134,7 +134,7 @@ class _Requests(_Handler):
         }
         self.answer(
             [
-                entry.as_dict()
+                asdict(entry)
                 for entry in self.simulator.log
                 if all(getattr(entry, name) == value for name, value in wanted.items())
             ]

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from aoai_simulator import models
-from aoai_simulator.replies import JSON_TYPE, Whole, compact, invalid_request
+from aoai_simulator.replies import Whole, invalid_request, json_reply
 from aoai_simulator.requests import Ask
 
 
@@ -31,7 +31,7 @@ def whole(ask: Ask, model: str) -> Whole:
         data.append({"embedding": embedding, "index": index, "object": "embedding"})
     totals = {"prompt_tokens": ask.prompt_tokens, "total_tokens": ask.prompt_tokens}
     body = {"data": data, "model": model, "object": "list", "usage": totals}
-    return Whole(200, (JSON_TYPE,), compact(body), ask.prompt_tokens)
+    return json_reply(body, ask.prompt_tokens)
 
 
 @lru_cache(maxsize=256)

@@ -16,6 +16,8 @@ import logging
 import time
 import zlib
 from collections.abc import Callable, Coroutine, Iterable
+from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Protocol
 
@@ -23,16 +25,15 @@ from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, RequestStartLine, ResponseStartLine
 from tornado.iostream import StreamClosedError
 
-from aoai_simulator.connection import Connection, abort
+from aoai_simulator.connection import Connection, Entry, abort
 from aoai_simulator.faults import Fault, FaultQueue
 from aoai_simulator.limits import Headers
-from aoai_simulator.log import Entry
 from aoai_simulator.messages import shaped
-from aoai_simulator.replies import Frames, Upgrade, Whole
-from aoai_simulator.resource import Call, Request, Resource
+from aoai_simulator.replies import Frames, Pace, Upgrade, Whole
+from aoai_simulator.requests import Request
+from aoai_simulator.resource import Call, Resource
 from aoai_simulator.settings import Settings
 from aoai_simulator.targets import parse_target
-from aoai_simulator.timing import Pace
 from aoai_simulator.web_socket import WebSocket
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
@@ -42,6 +43,11 @@ def head(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
     """A status line and headers, names as they are given."""
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
     return f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}\r\n{lines}\r\n".encode("latin-1")
+
+
+@lru_cache(maxsize=1)
+def _date(unix_time: int) -> str:
+    return formatdate(unix_time, usegmt=True)
 
 
 def compressed(body: bytes) -> bytes:
@@ -96,18 +102,9 @@ class Port(Protocol):
     def closed(self, exchange: Exchange) -> None:
         """A call has ended."""
 
-    def pace(self, call: Call) -> Pace:
-        """The speed of the deployment that a call is for."""
 
-    def date(self) -> str:
-        """The `date` header's value."""
-
-
-class Strike(Protocol):
-    """What answers a call as a fault wants it."""
-
-    def __call__(self, exchange: Exchange, fault: Fault, call: Call) -> Coroutine[None, None, None]:
-        """Answer the call."""
+type Strike = Callable[[Exchange, Fault, Call], Coroutine[None, None, None]]
+"""Answers a call as a fault wants it."""
 
 
 class Exchange(HTTPMessageDelegate):
@@ -208,7 +205,7 @@ class Exchange(HTTPMessageDelegate):
             self._start_task(self._strike(self, fault, call))
             return
         reply = resource.reply(call, asyncio.get_running_loop().time(), time.time())
-        pace = self.listener.pace(call)
+        pace = self.pace(call)
         if isinstance(reply, Upgrade):
             self._start_task(self.switch(reply, pace))
         elif isinstance(reply, Frames):
@@ -217,6 +214,13 @@ class Exchange(HTTPMessageDelegate):
             self._start_task(self._send_later(reply, wait))
         else:
             self.send(reply)
+
+    def pace(self, call: Call) -> Pace:
+        """The speed of the deployment that a call is for."""
+        if call.deployment is None:
+            return Pace(0.0, 0.0)
+        spec = call.deployment.spec
+        return Pace(spec.first_token_seconds, spec.tokens_per_second, self.listener.settings.burst_seconds)
 
     def _start_task(self, work: Coroutine[None, None, None]) -> None:
         self._task = asyncio.create_task(self._guarded(work))
@@ -282,7 +286,7 @@ class Exchange(HTTPMessageDelegate):
         self.entry.status = status
         self.entry.answered_at = time.time()
         common = self.listener.resource.headers(self.call, status)
-        headers = [*own, ("date", self.listener.date()), *common]
+        headers = [*own, ("date", _date(int(time.time()))), *common]
         if length is not None:
             headers.append(("content-length", str(length)))
         elif self._start.version == "HTTP/1.1":

@@ -7,13 +7,15 @@ import time
 from dataclasses import replace
 from functools import partial
 
-from aoai_simulator import message_requests, messages, refusals, replies, responses
+from aoai_simulator import message_requests, messages, replies
+from aoai_simulator.chat import chat_preamble
 from aoai_simulator.exchange import Exchange
-from aoai_simulator.faults import Fault
+from aoai_simulator.faults import Fault, replacement, spoiled
 from aoai_simulator.limits import Headers, retry_headers
+from aoai_simulator.replies import Pace
 from aoai_simulator.requests import Ask
 from aoai_simulator.resource import Call
-from aoai_simulator.timing import Pace
+from aoai_simulator.responses import EventSequence, Made, started_response
 
 
 async def strike(exchange: Exchange, fault: Fault, call: Call) -> None:
@@ -54,10 +56,10 @@ async def _for_ever() -> None:
 def _reply(exchange: Exchange, fault: Fault, call: Call) -> tuple[replies.Reply, Pace]:
     """The reply that the fault leaves, and its pace."""
     resource = exchange.listener.resource
-    pace = exchange.listener.pace(call)
-    replacement = refusals.replacement(fault, resource.refused(call))
-    if replacement is not None:
-        return replacement, pace
+    pace = exchange.pace(call)
+    refusal = replacement(fault, resource.refused(call))
+    if refusal is not None:
+        return refusal, pace
     if fault.kind == "in-200-refusal" and call.ask is not None:
         return _refusal_in_200(exchange, fault, call, call.ask), Pace(fault["seconds"], 0.0)
     reply = resource.reply(call, asyncio.get_running_loop().time(), time.time())
@@ -78,9 +80,48 @@ def _refusal_in_200(exchange: Exchange, fault: Fault, call: Call, ask: Ask) -> r
     made = resource.made(who.deployment, time.time())
     if ask.operation == message_requests.OPERATION:
         return messages.overloaded_stream(who.model, made.ident)
-    return responses.refused_stream(
-        ask, made, who, order=fault["order"], big=fault["big"], retry_after=seconds
-    )
+    return _refused_stream(ask, made, who, fault)
+
+
+_REFUSED_HEADERS = (("x-ratelimit-remaining-tokens", "-27689"), ("x-ratelimit-reset-tokens", "64"))
+
+
+def _refused_stream(ask: Ask, made: Made, who: replies.Refused, fault: Fault) -> replies.Frames:
+    """A 200 whose stream refuses before any content, as measured on the Responses API in August 2026.
+
+    `retry_after` 0 leaves that header out. On chat/completions the stream has a plain error frame.
+    """
+    seconds = int(fault["retry_after"])
+    hint: Headers = (("retry-after", str(seconds)),) if seconds else ()
+    headers = (replies.EVENT_STREAM_TYPE, *hint, *_REFUSED_HEADERS)
+    region = who.region.replace(" ", "").lower()
+    detail = {
+        "type": "too_many_requests",
+        "code": "rate_limit_exceeded",
+        "headers": {"x-ms-fe-error": "true"},
+        "message": f"Your requests to {who.deployment} for {who.model} in {region} have exceeded rate limit.",
+        "param": None,
+    }
+    if ask.operation != "responses":
+        refusal = b"data: %s\n\n" % replies.compact({"error": detail})
+        return replies.Frames(
+            headers, (*chat_preamble(ask, who.model, made.ident, made.created), refusal), 2, 2, 3
+        )
+    sequence = EventSequence()
+    started = started_response(ask, made)
+    if fault["big"]:
+        started["instructions"] = "Answer with care. " * 1200
+    early = [sequence.event("response.created", response=started)]
+    if fault["order"] == "failed-first":
+        early.append(sequence.event("response.in_progress", response=started))
+        failed = sequence.event("response.failed", response={**started, "status": "failed"})
+        frames = (*early, failed, sequence.event("error", error=detail))
+    else:
+        refusal = sequence.event("error", error=detail)
+        failure = {"code": "rate_limit_exceeded", "message": detail["message"]}
+        failed = sequence.event("response.failed", response={**started, "status": "failed", "error": failure})
+        frames = (*early, refusal, failed)
+    return replies.Frames(headers, frames, len(early), len(early), len(early) + 1)
 
 
 def _retyped(headers: Headers, content_type: str) -> Headers:
@@ -107,7 +148,7 @@ async def _send(exchange: Exchange, fault: Fault, reply: replies.Whole, pace: Pa
 
 
 async def _stream(exchange: Exchange, fault: Fault, reply: replies.Frames, pace: Pace) -> None:
-    reply = refusals.spoiled(reply, fault)
+    reply = spoiled(reply, fault)
     if fault.kind in ("cut", "stall") and fault.get("how") != "clean":
         await exchange.stream(reply, pace, broken=True)
         await _break(exchange, fault)

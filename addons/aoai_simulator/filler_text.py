@@ -1,4 +1,4 @@
-"""Completion text: a deterministic function of a seed and the prompt.
+"""Completion text, a deterministic function of a seed and the prompt; and plausible log probabilities of it.
 
 A completion is a tuple of pieces. One piece is one token, and one content frame of a stream: the words
 here are one token in the encodings of all models.
@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
+from typing import Any
 
 ECHO = "say:"
 """A last user message that starts so is answered with the text after it, word for word."""
@@ -68,3 +71,40 @@ def estimate_tokens(text: str) -> int:
     """One token per four bytes of UTF-8, rounded up."""
     size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
     return (size + 3) // 4
+
+
+def logprobs_of(pieces: Sequence[str], top: int) -> list[dict[str, Any]]:
+    """For each token its log probability, and the `top` most probable; chat and responses have this form."""
+    return [logprob_of(piece, number, top) for number, piece in enumerate(pieces)]
+
+
+def logprob_of(piece: str, number: int, top: int) -> dict[str, Any]:
+    """The entry of the `number`-th token."""
+    source = hashlib.sha256(f"{number}:{piece}".encode("utf-8", "surrogatepass")).digest()
+    ranked = [(piece, -source[0] / 1000)]
+    for byte in source[1:]:
+        word = f" {VOCABULARY[byte % len(VOCABULARY)]}"
+        if len(ranked) < top and word not in [known for known, _ in ranked]:
+            ranked.append((word, ranked[-1][1] - 0.5 - byte / 250))
+    first = _entry(*ranked[0])
+    return {**first, "top_logprobs": [_entry(*each) for each in ranked[:top]]}
+
+
+def _entry(text: str, logprob: float) -> dict[str, Any]:
+    encoded = list(text.encode("utf-8", "surrogatepass"))
+    return {"token": text, "bytes": encoded, "logprob": round(logprob, 6)}
+
+
+def legacy_logprobs(pieces: Sequence[str], top: int, offset: int) -> dict[str, Any]:
+    """The form of completions; `offset` is the first token's place in the text."""
+    listed = logprobs_of(pieces, top)
+    return {
+        "tokens": list(pieces),
+        "token_logprobs": [each["logprob"] for each in listed],
+        "top_logprobs": [
+            {entry["token"]: entry["logprob"] for entry in each["top_logprobs"]} for each in listed
+        ]
+        if top
+        else None,
+        "text_offset": list(accumulate(map(len, pieces), initial=offset))[:-1],
+    }

@@ -34,39 +34,16 @@ def items(tool: Tool, ident: str, query: str, *, approved: bool) -> list[dict[st
     match tool.type.split("_")[0]:
         case "web":
             action = {"type": "search", "query": query, "sources": []}
-            return [{"id": f"ws_{ident}", "type": "web_search_call", "status": "completed", "action": action}]
+            return [_ran("web_search_call", f"ws_{ident}", action=action)]
         case "file":
-            return [
-                {
-                    "id": f"fs_{ident}",
-                    "type": "file_search_call",
-                    "status": "completed",
-                    "queries": [query],
-                    "results": None,
-                }
-            ]
+            return [_ran("file_search_call", f"fs_{ident}", queries=[query], results=None)]
         case "code":
-            return [
-                {
-                    "id": f"ci_{ident}",
-                    "type": "code_interpreter_call",
-                    "status": "completed",
-                    "code": "print(42)",
-                    "container_id": _container(definition, ident),
-                    "outputs": [{"type": "logs", "logs": "42\n"}],
-                }
-            ]
+            outputs = [{"type": "logs", "logs": "42\n"}]
+            held = {"container_id": _container(definition, ident), "outputs": outputs}
+            return [_ran("code_interpreter_call", f"ci_{ident}", code="print(42)", **held)]
         case "image":
-            return [
-                {
-                    "id": f"ig_{ident}",
-                    "type": "image_generation_call",
-                    "status": "completed",
-                    "output_format": "png",
-                    "revised_prompt": query,
-                    "result": _PIXEL,
-                }
-            ]
+            shown = {"output_format": "png", "revised_prompt": query, "result": _PIXEL}
+            return [_ran("image_generation_call", f"ig_{ident}", **shown)]
         case "mcp":
             return _mcp(definition, ident, approved=approved)
         case "computer":
@@ -81,6 +58,11 @@ def items(tool: Tool, ident: str, query: str, *, approved: bool) -> list[dict[st
         case _:
             operation = {"type": "create_file", "path": "notes.txt", "diff": "+notes"}
             return [{**call, "type": "apply_patch_call", "operation": operation}]
+
+
+def _ran(kind: str, ident: str, **members: Any) -> dict[str, Any]:
+    """An item that the service itself has run."""
+    return {"id": ident, "type": kind, "status": "completed", **members}
 
 
 def ends_answer(item: Mapping[str, Any]) -> bool:

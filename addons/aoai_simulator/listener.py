@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+from collections import deque
 from collections.abc import Iterator
-from email.utils import formatdate
 
 from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters, HTTP1ServerConnection
 from tornado.httputil import (
@@ -20,14 +20,12 @@ from tornado.iostream import IOStream
 from tornado.tcpserver import TCPServer
 
 from aoai_simulator.blackhole import BlackHole, bound_socket
-from aoai_simulator.connection import Connection
+from aoai_simulator.connection import Connection, Entry
 from aoai_simulator.exchange import Exchange
 from aoai_simulator.fault_injection import strike
 from aoai_simulator.faults import FaultQueue
-from aoai_simulator.log import Entry, RequestLog
-from aoai_simulator.resource import Call, Resource
+from aoai_simulator.resource import Resource
 from aoai_simulator.settings import Settings
-from aoai_simulator.timing import Pace
 
 MAX_BODY_BYTES = 512 * 1024 * 1024
 _BACKLOG = 1024
@@ -48,7 +46,7 @@ class Listener(TCPServer, HTTPServerConnectionDelegate):
         self,
         resource: Resource,
         faults: FaultQueue,
-        log: RequestLog,
+        log: deque[Entry],
         settings: Settings,
         numbers: Numbers,
         *,
@@ -68,7 +66,6 @@ class Listener(TCPServer, HTTPServerConnectionDelegate):
         self._address = ("", 0)
         self._socket: socket.socket | None = None
         self._placeholder: socket.socket | BlackHole | None = None
-        self._date = (0, "")
 
     # On and off the air
 
@@ -93,7 +90,7 @@ class Listener(TCPServer, HTTPServerConnectionDelegate):
             self._socket.close()
             self._socket = None
             placeholder = bound_socket(*self._address)
-            self._placeholder = BlackHole(bound=placeholder) if silently else placeholder
+            self._placeholder = BlackHole(placeholder) if silently else placeholder
         if close_connections:
             self.close_connections()
 
@@ -147,13 +144,6 @@ class Listener(TCPServer, HTTPServerConnectionDelegate):
 
     # What exchanges call
 
-    def pace(self, call: Call) -> Pace:
-        """The speed of the deployment that a call is for."""
-        if call.deployment is None:
-            return Pace(0.0, 0.0)
-        spec = call.deployment.spec
-        return Pace(spec.first_token_seconds, spec.tokens_per_second, self.settings.burst_seconds)
-
     def opened(
         self, exchange: Exchange, connection: Connection, start: RequestStartLine, headers: HTTPHeaders
     ) -> Entry:
@@ -171,19 +161,12 @@ class Listener(TCPServer, HTTPServerConnectionDelegate):
             time.time(),
         )
         if logging:
-            self._log.add(entry)
+            self._log.append(entry)
         return entry
 
     def closed(self, exchange: Exchange) -> None:
         """A call has ended."""
         self._in_flight.discard(exchange)
-
-    def date(self) -> str:
-        """The `date` header's value."""
-        now = int(time.time())
-        if self._date[0] != now:
-            self._date = (now, formatdate(now, usegmt=True))
-        return self._date[1]
 
     # What the control plane shows
 

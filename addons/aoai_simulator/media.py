@@ -13,8 +13,8 @@ import struct
 import zlib
 from typing import Any
 
-from aoai_simulator.forms import Sent
-from aoai_simulator.replies import JSON_TYPE, Reply, Whole, compact, invalid_request, named_events
+from aoai_simulator.replies import Reply, Whole, invalid_request, json_reply, named_events
+from aoai_simulator.requests import Sent
 
 TEXT = "This is a simulated transcript."
 _BYTES_PER_SECOND = 32_000
@@ -39,8 +39,8 @@ def transcript(operation: str, sent: Sent, model: str) -> Reply:
         # Of a field that is sent twice, forms keep one value: a request for either kind gets the words, too.
         words = "timestamp_granularities[]" in sent.fields
         body = {"task": task, "language": "english", **_timed(seconds, words=words), **usage}
-        return Whole(200, (JSON_TYPE,), compact(body), cost)
-    return Whole(200, (JSON_TYPE,), compact({"text": TEXT, **usage}), cost)
+        return json_reply(body, cost)
+    return json_reply({"text": TEXT, **usage}, cost)
 
 
 def _usage(taken: int) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _image(operation: str, sent: Sent, unix_time: int) -> Reply:
         partial = {"type": f"{name}.partial_image", "partial_image_index": 0, "b64_json": shown}
         return named_events([partial, {"type": f"{name}.completed", "b64_json": shown, "usage": usage}], 282)
     body = {"created": unix_time, "data": [{"b64_json": shown}], "usage": usage}
-    return Whole(200, (JSON_TYPE,), compact(body), 282)
+    return json_reply(body, 282)
 
 
 def _silence() -> bytes:

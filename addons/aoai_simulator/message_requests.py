@@ -15,9 +15,9 @@ from typing import Any
 
 from aoai_simulator.conversation import Conversation
 from aoai_simulator.output_formats import JsonForm
+from aoai_simulator.parameters import Sampling
 from aoai_simulator.replies import InvalidError
 from aoai_simulator.requests import Ask
-from aoai_simulator.sampling import Sampling
 from aoai_simulator.schema_rules import all_schemas, complaint
 from aoai_simulator.tokenizer import Tokenizer
 from aoai_simulator.tools import Mode, Tool, Toolbox

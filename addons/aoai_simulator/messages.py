@@ -1,8 +1,13 @@
-"""Claude's answers: bodies and frames of Anthropic's Messages API, its errors and its limit headers."""
+"""Claude at a resource: its prompt cache, and its answers in the forms of Anthropic's Messages API.
+
+Bodies, frames, errors and limit headers. No I/O, no clock.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -10,9 +15,21 @@ from typing import Any
 from aoai_simulator.chat import encode
 from aoai_simulator.completions import Completion
 from aoai_simulator.limits import Headers
-from aoai_simulator.message_requests import Cached
-from aoai_simulator.replies import EVENT_STREAM_TYPE, JSON_TYPE, Frames, Whole, compact
+from aoai_simulator.message_requests import COUNT, Cached, cached_part, read_message_ask
+from aoai_simulator.replies import (
+    EVENT_STREAM_TYPE,
+    JSON_TYPE,
+    Frames,
+    InvalidError,
+    Reply,
+    Whole,
+    compact,
+    event_frame,
+    json_reply,
+)
 from aoai_simulator.requests import Ask
+from aoai_simulator.targets import Target
+from aoai_simulator.tokenizer import Tokenizer
 
 PREFIX = "/anthropic/"
 
@@ -62,7 +79,7 @@ def limit_headers(headers: Headers, unix_time: float | None) -> Headers:
 
 def count(tokens: int) -> Whole:
     """The answer of ``count_tokens``."""
-    return Whole(200, (JSON_TYPE,), compact({"input_tokens": tokens}))
+    return json_reply({"input_tokens": tokens})
 
 
 def whole(ask: Ask, completion: Completion, model: str, ident: str, cached: Cached) -> Whole:
@@ -74,7 +91,7 @@ def whole(ask: Ask, completion: Completion, model: str, ident: str, cached: Cach
         "stop_reason": _reason(completion),
         "usage": totals,
     }
-    return Whole(200, (JSON_TYPE,), compact(body), _all(totals), totals["output_tokens"])
+    return json_reply(body, _all(totals), totals["output_tokens"])
 
 
 def stream(ask: Ask, completion: Completion, model: str, ident: str, cached: Cached) -> Frames:
@@ -121,7 +138,7 @@ def overloaded_stream(model: str, ident: str) -> Frames:
 
 
 def _event(name: str, **members: Any) -> bytes:
-    return b"event: %s\ndata: %s\n\n" % (name.encode(), compact({"type": name, **members}))
+    return event_frame(name, {"type": name, **members})
 
 
 def _message(model: str, ident: str) -> dict[str, Any]:
@@ -197,3 +214,46 @@ def _deltas(block: Mapping[str, Any], completion: Completion) -> Iterator[bytes]
             call = completion.calls[int(block["id"][-2:])]
             for piece in call.pieces:
                 yield b'{"type":"input_json_delta","partial_json":' + encode(piece) + b"}"
+
+
+MAX_CACHED = 1000
+"""Prompts in the cache; the one that was put in first goes first."""
+
+CHARACTERS_PER_TOKEN = 4
+
+
+class Claude:
+    """The Claude deployments of a resource."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._cached: OrderedDict[str, None] = OrderedDict()
+
+    def reset(self) -> None:
+        """Empty the cache."""
+        self._cached.clear()
+
+    def read(self, target: Target, headers: Mapping[str, str], body: Mapping[str, Any], model: str) -> Ask:
+        """Understand a call. Raises InvalidError."""
+        if headers.get("anthropic-version") is None:
+            raise InvalidError("anthropic-version: header is required")
+        return read_message_ask(body, model, self._tokenizer, counts=target.operation == COUNT)
+
+    def answer(self, ask: Ask, completion: Completion, deployment: str, model: str, ident: str) -> Reply:
+        """Answer a call; what its prompt puts into the cache is there the next time."""
+        cached = self._look_up(ask, deployment)
+        reply = stream if ask.stream else whole
+        return reply(ask, completion, model, ident, cached)
+
+    def _look_up(self, ask: Ask, deployment: str) -> Cached:
+        part = cached_part(ask.body)
+        if not part:
+            return Cached()
+        key = hashlib.sha256(f"{deployment}\n{part}".encode(errors="replace")).hexdigest()
+        tokens = min(ask.prompt_tokens, len(part) // CHARACTERS_PER_TOKEN)
+        if key in self._cached:
+            return Cached(read=tokens)
+        self._cached[key] = None
+        if len(self._cached) > MAX_CACHED:
+            self._cached.popitem(last=False)
+        return Cached(written=tokens)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aoai_simulator.parameters import wrong_type
 from aoai_simulator.replies import InvalidError
-from aoai_simulator.sampling import wrong_type
 from aoai_simulator.schema_filler import is_object_schema
 from aoai_simulator.schema_matching import Document, matches
 from aoai_simulator.schema_rules import complaint

@@ -246,15 +246,7 @@ class Session:
     def _respond(self, asked: Mapping[str, Any]) -> Iterator[Event]:
         ident = f"resp_{self._ident()[:20]}"
         yield self._event("response.created", response=self._response(ident, "in_progress"))
-        bound = next(
-            (
-                value
-                for holder in (asked, self.settings)
-                for name in ("max_output_tokens", "max_response_output_tokens")
-                if isinstance(value := holder.get(name), int)
-            ),
-            UNBOUNDED,
-        )
+        bound = self._wanted(asked, ("max_output_tokens", "max_response_output_tokens"), int, UNBOUNDED)
         if not self.book(self._heard.total + (bound if bound < UNBOUNDED else ASSUMED)):
             error = {"type": "tokens", "code": "rate_limit_exceeded", "message": "Rate limit reached."}
             failed = {
@@ -266,17 +258,13 @@ class Session:
         self.turn = self._made(ident, asked, bound)
         yield from self.turn.begin
 
+    def _wanted[T](self, asked: Mapping[str, Any], names: tuple[str, ...], kind: type[T], default: T) -> T:
+        """Find a value under one of its names: in what is asked for, else in the session's settings."""
+        values = (holder.get(name) for holder in (asked, self.settings) for name in names)
+        return next((value for value in values if isinstance(value, kind)), default)
+
     def _made(self, ident: str, asked: Mapping[str, Any], bound: int) -> Turn:
-        kinds = next(
-            (
-                value
-                for holder in (asked, self.settings)
-                for name in ("output_modalities", "modalities")
-                if isinstance(value := holder.get(name), list)
-            ),
-            ["audio"],
-        )
-        audible = "audio" in kinds
+        audible = "audio" in self._wanted(asked, ("output_modalities", "modalities"), list, ["audio"])
         pieces = self._pieces()[:bound]
         taken, cached = copy.copy(self._heard), copy.copy(self._read)
         self._read = copy.copy(taken)

@@ -1,10 +1,10 @@
-"""The simulator's replies: one whole body, or a stream of frames; and AOAI's error bodies."""
+"""The simulator's replies: one whole body, or a stream of frames and their pace; and AOAI's error bodies."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,53 @@ class Frames:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """The speed of a deployment, all in seconds.
+
+    `tokens_per_second` 0 is instant. `burst` is how long tokens are collected before they are sent
+    together; Azure's content filter makes bursts of about two seconds. With 0 every frame is written
+    on its own.
+    """
+
+    first_token: float
+    tokens_per_second: float
+    burst: float = 0.02
+
+    def whole(self, tokens: int) -> float:
+        """When an answer that is not streamed is ready."""
+        return self.first_token + (
+            max(0, tokens - 1) / self.tokens_per_second if self.tokens_per_second else 0
+        )
+
+    def schedule(self, frames: Frames) -> Iterator[tuple[float, int]]:
+        """Pairs (at, upto), in order: at `at` seconds after the request, `frames[:upto]` are due."""
+        total = len(frames.frames)
+        if frames.early:
+            yield 0.0, frames.early
+        if not self.burst:
+            for position in range(frames.early, total):
+                yield self._due(position, frames), position + 1
+            return
+        step = 0
+        sent = frames.early
+        while sent < total:
+            limit = step * self.burst
+            # The last token ends its burst: nothing more would be collected.
+            end = self._due(frames.last - 1, frames) - self.first_token
+            due = total if limit >= end else frames.first + 1 + math.floor(limit * self.tokens_per_second)
+            if due > sent:
+                yield self.first_token + min(limit, max(0.0, end)), due
+                sent = due
+            step += 1
+
+    def _due(self, position: int, frames: Frames) -> float:
+        tokens = min(max(position, frames.first), frames.last - 1) - frames.first
+        if tokens <= 0 or not self.tokens_per_second:
+            return self.first_token
+        return self.first_token + tokens / self.tokens_per_second
+
+
+@dataclass(frozen=True, slots=True)
 class Upgrade:
     """A WebSocket's handshake that is accepted; ``session`` answers the messages."""
 
@@ -64,6 +111,16 @@ def compact(value: Any) -> bytes:
     except UnicodeEncodeError:
         # Half a surrogate pair has no UTF-8, only a JSON escape.
         return json.dumps(value, separators=(",", ":")).encode()
+
+
+def json_reply(body: Any, tokens: int = 0, completion_tokens: int = 0) -> Whole:
+    """A 200 with a JSON body."""
+    return Whole(200, (JSON_TYPE,), compact(body), tokens, completion_tokens)
+
+
+def event_frame(name: str, data: Any) -> bytes:
+    """A server-sent event with a name."""
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), compact(data))
 
 
 def error(
@@ -283,5 +340,5 @@ def server_error(status: int, *, headers: Headers = ()) -> Whole:
 
 def named_events(events: Sequence[Mapping[str, Any]], tokens: int) -> Frames:
     """A stream of a few events, each named by its type."""
-    frames = [f"event: {event['type']}\ndata: ".encode() + compact(event) + b"\n\n" for event in events]
-    return Frames((EVENT_STREAM_TYPE,), tuple(frames), 0, 0, 1, tokens)
+    frames = tuple(event_frame(event["type"], event) for event in events)
+    return Frames((EVENT_STREAM_TYPE,), frames, 0, 0, 1, tokens)

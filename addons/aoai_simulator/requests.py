@@ -1,8 +1,9 @@
-"""Request bodies: the parameters of a call, or the 400 that AOAI would answer."""
+"""Request bodies, JSON or forms: the parameters of a call, or the 400 that AOAI would answer."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,9 +11,8 @@ from typing import Any
 from aoai_simulator import models
 from aoai_simulator.conversation import Conversation, read_conversation
 from aoai_simulator.output_formats import JsonForm, read_form
-from aoai_simulator.parameters import check_names
+from aoai_simulator.parameters import Sampling, check_names, check_text, read_sampling
 from aoai_simulator.replies import InvalidError, Whole, invalid_request
-from aoai_simulator.sampling import Sampling, check_text, read_sampling
 from aoai_simulator.targets import Target
 from aoai_simulator.tokenizer import Tokenizer
 from aoai_simulator.tools import Toolbox, read_toolbox
@@ -29,6 +29,16 @@ _PROMPT = {
     "embeddings": "input",
 }
 _STREAM_OPTIONS_SINCE = "2024-09-01"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A complete request; names in `headers` are looked up in lower case."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,3 +198,40 @@ def _stream_options(target: Target, body: Mapping[str, Any], stream: bool) -> Ma
         message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
         raise InvalidError(message, param="stream_options")
     return options
+
+
+_BOUNDARY = re.compile(r'boundary="?([^";,]+)"?')
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What was sent: `fields`, and the content and name of a file, if there was one."""
+
+    fields: Mapping[str, Any]
+    file: bytes | None = None
+    filename: str = ""
+
+
+def read_sent(request: Request) -> Sent | Whole:
+    """Read a body; an empty one sends nothing. Gives AOAI's 400 for one that is neither JSON nor a form."""
+    body, content_type = request.body, request.headers.get("content-type", "")
+    if not body:
+        return Sent({})
+    if not content_type.startswith("multipart/form-data"):
+        read = read_object(body)
+        return read if isinstance(read, Whole) else Sent(read)
+    boundary = _BOUNDARY.search(content_type)
+    parts = body.split(b"--" + boundary[1].encode()) if boundary else []
+    if len(parts) < 3 or not parts[-1].startswith(b"--"):
+        return invalid_request("Could not parse the multipart form.")
+    fields: dict[str, str] = {}
+    file: tuple[bytes, str] | None = None
+    for part in parts[1:-1]:
+        head, _, value = part.partition(b"\r\n\r\n")
+        value = value.removesuffix(b"\r\n")
+        name, filename = (re.search(rb'; %s="([^"]*)"' % key, head) for key in (b"name", b"filename"))
+        if filename is not None:
+            file = (value, filename[1].decode(errors="replace"))
+        elif name is not None:
+            fields[name[1].decode(errors="replace")] = value.decode(errors="replace")
+    return Sent(fields, *file) if file is not None else Sent(fields)

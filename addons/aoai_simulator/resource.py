@@ -27,18 +27,15 @@ from aoai_simulator import (
     responses,
 )
 from aoai_simulator.authorization import unauthorised
-from aoai_simulator.claude import Claude
 from aoai_simulator.conversation import sent_items
-from aoai_simulator.deployments import Deployment, models_of
-from aoai_simulator.forms import Sent, read_sent
-from aoai_simulator.handshake import handshake
 from aoai_simulator.limits import Headers
+from aoai_simulator.messages import Claude
+from aoai_simulator.models import Deployment, models_of
 from aoai_simulator.replies import InvalidError, Refused, Reply, Upgrade, Whole
-from aoai_simulator.requests import Ask, read_ask, read_object
-from aoai_simulator.response_session import ResponseSession
-from aoai_simulator.sessions import Secret, Sessions, no_handshake
+from aoai_simulator.requests import Ask, Request, Sent, read_ask, read_object, read_sent
+from aoai_simulator.sessions import ResponseSession, Secret, Sessions, handshake, no_handshake
 from aoai_simulator.settings import Settings
-from aoai_simulator.stored_responses import StoredResponses
+from aoai_simulator.stored_responses import StoredResponses, not_found
 from aoai_simulator.targets import CLAUDE, MEDIA, RESPONSES_SOCKET, Target, is_v1_with_date, parse_target
 from aoai_simulator.things import Things
 from aoai_simulator.tokenizer import Tokenizer
@@ -55,16 +52,6 @@ _FRONT_DOOR: Headers = (
     ("strict-transport-security", "max-age=31536000; includeSubDomains; preload"),
     ("x-content-type-options", "nosniff"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A complete request; names in `headers` are looked up in lower case."""
-
-    method: str
-    target: str
-    headers: Mapping[str, str]
-    body: bytes
 
 
 @dataclass(slots=True)
@@ -132,6 +119,15 @@ class Resource:
         """Find a deployment; as on Azure, the case of its name does not count."""
         return self._by_lower_case.get(name.lower())
 
+    def _serving(self, name: object, operation: str) -> Deployment | Whole:
+        """Find the deployment of a call, or answer that there is none, or that its model cannot do it."""
+        deployment = self.deployment(name) if isinstance(name, str) else None
+        if deployment is None:
+            return replies.deployment_not_found()
+        if not models.supports(deployment.spec.model, operation):
+            return replies.operation_not_supported(operation, deployment.spec.model)
+        return deployment
+
     def begin(self, request: Request, unix_time: float) -> Call | Whole:
         """Understand a request, or answer with the error that AOAI would. Times are in seconds."""
         secret = self.sessions.secret(request.headers, unix_time)
@@ -165,11 +161,9 @@ class Resource:
         if not isinstance(name, str):
             message = "Missing required parameter: 'model'."
             return replies.invalid_request(message, param="model", code="missing_required_parameter")
-        deployment = self.deployment(name)
-        if deployment is None:
-            return replies.deployment_not_found()
-        if not models.supports(deployment.spec.model, target.operation):
-            return replies.operation_not_supported(target.operation, deployment.spec.model)
+        deployment = self._serving(name, target.operation)
+        if isinstance(deployment, Whole):
+            return deployment
         if target.operation in responses.SIDES:
             return Call(target, deployment, request=request)
         missing = self.things.missing(request.body) if target.operation == "responses" else None
@@ -177,11 +171,8 @@ class Resource:
             return missing
         try:
             if target.operation in CLAUDE:
-                return Call(
-                    target,
-                    deployment,
-                    self._claude.read(target, request.headers, body, deployment.spec.model),
-                )
+                read = self._claude.read(target, request.headers, body, deployment.spec.model)
+                return Call(target, deployment, read)
             earlier = self._stored.conversation(body.get("previous_response_id"))
             ask = read_ask(target, body, deployment.spec.model, self._tokenizer, earlier)
             return Call(target, deployment, ask, spillover=request.headers.get("x-ms-spillover-deployment"))
@@ -219,7 +210,7 @@ class Resource:
         self, call: Call, deployment: Deployment, cost: int, now: float
     ) -> tuple[limits.Decision, Deployment]:
         """Ask the limiter of a deployment, or of the one to which the call spills over. Returns it, too."""
-        decision, deployment.state = limits.admit(deployment.limits, deployment.state, cost, now)
+        decision = deployment.admit(cost, now)
         other = self.deployment(call.spillover) if call.spillover is not None else None
         provisioned = deployment.spec.provisioned_tokens_per_minute is not None
         if not decision.admitted and provisioned and other is not None:
@@ -228,7 +219,7 @@ class Resource:
                 ("x-ms-spillover-error", "429"),
             )
             call.deployment = deployment = other
-            decision, deployment.state = limits.admit(deployment.limits, deployment.state, cost, now)
+            decision = deployment.admit(cost, now)
         call.reservation, call.limit_headers = decision.reservation, decision.headers
         return decision, deployment
 
@@ -238,15 +229,13 @@ class Resource:
         if accepted is None:
             return no_handshake()
         name = target.deployment or (secret.deployment if secret is not None else None)
-        deployment = self.deployment(name) if name is not None else None
-        if deployment is None and name is not None:
-            return replies.deployment_not_found()
-        if deployment is not None and not models.supports(deployment.spec.model, "realtime"):
-            return replies.operation_not_supported("realtime", deployment.spec.model)
+        deployment = self._serving(name, "realtime") if name is not None else None
+        if isinstance(deployment, Whole):
+            return deployment
         return Call(target, deployment, request=request, secret=secret)
 
     def _beside_session(self, target: Target, request: Request) -> Call | Whole:
-        name = self.sessions.asked(request.headers.get("content-type", ""), request.body)
+        name = self.sessions.asked(request)
         if name is not None and self.deployment(name) is None:
             return replies.deployment_not_found()
         return Call(target, request=request)
@@ -256,11 +245,12 @@ class Resource:
         request, deployment = call.request, call.deployment
         assert request is not None
         if call.target.parts:
-            content_type = request.headers.get("content-type", "")
-            return self.sessions.answer(call.target.parts, content_type, request.body, int(unix_time))
-        if deployment is not None and not self.book(call, MEDIA_COST, now):
-            decision, _ = limits.admit(deployment.limits, deployment.state, MEDIA_COST, now)
-            return replies.refusal(self.refused(call), decision)
+            return self.sessions.answer(call.target.parts, request, int(unix_time))
+        if deployment is not None:
+            decision = deployment.admit(MEDIA_COST, now)
+            call.limit_headers = decision.headers
+            if not decision.admitted:
+                return replies.refusal(self.refused(call), decision)
         accepted = handshake(request.headers)
         assert accepted is not None
         model = deployment.name if deployment is not None else "gpt-realtime"
@@ -282,26 +272,22 @@ class Resource:
         deployment = call.deployment
         if deployment is None:
             return True
-        decision, deployment.state = limits.admit(deployment.limits, deployment.state, tokens, now)
+        decision = deployment.admit(tokens, now)
         call.limit_headers = decision.headers
         return decision.admitted
 
     def _media(self, target: Target, request: Request) -> Call | Whole:
         """Understand a call for audio or images."""
-        sent = read_sent(request.headers.get("content-type", ""), request.body)
+        sent = read_sent(request)
         if isinstance(sent, Whole):
             return sent
         name = target.deployment if target.deployment is not None else sent.fields.get("model")
-        deployment = self.deployment(name) if isinstance(name, str) else None
-        if deployment is None:
-            return replies.deployment_not_found()
-        if not models.supports(deployment.spec.model, target.operation):
-            return replies.operation_not_supported(target.operation, deployment.spec.model)
-        return Call(target, deployment, sent=sent)
+        deployment = self._serving(name, target.operation)
+        return deployment if isinstance(deployment, Whole) else Call(target, deployment, sent=sent)
 
     def _media_reply(self, call: Call, deployment: Deployment, now: float, unix_time: float) -> Reply:
         """Answer a call for audio or images, or beside a response, if the limiter lets it in."""
-        decision, deployment.state = limits.admit(deployment.limits, deployment.state, MEDIA_COST, now)
+        decision = deployment.admit(MEDIA_COST, now)
         call.reservation, call.limit_headers = decision.reservation, decision.headers
         if not decision.admitted:
             return replies.refusal(self.refused(call), decision)
@@ -315,14 +301,12 @@ class Resource:
         """Answer a call for a file, a thread or another stored thing (`things`)."""
         request = call.request
         assert request is not None
-        query = request.target.partition("?")[2]
-        content_type = request.headers.get("content-type", "")
         if parts[0] in WITH_MODEL:
-            sent = read_sent(content_type, request.body)
+            sent = read_sent(request)
             model = sent.fields.get("model") if isinstance(sent, Sent) else None
             if isinstance(model, str) and self.deployment(model) is None:
                 return replies.deployment_not_found()
-        return self.things.answer(request.method, parts, query, content_type, request.body, int(unix_time))
+        return self.things.answer(request, parts, int(unix_time))
 
     def finish(self, call: Call, used: int, now: float) -> None:
         """Book the tokens that a call really took, once."""
@@ -393,7 +377,7 @@ class Resource:
             )
         previous = ask.body.get("previous_response_id")
         if previous is not None and str(previous) not in self._stored:
-            return responses.not_found(str(previous), previous=True)
+            return not_found(str(previous), previous=True)
         return responses.foreign_reasoning(ask, self._secret)
 
     def _natural_length(self, ask: Ask) -> int | None:

@@ -1,4 +1,4 @@
-"""Bodies and frames of the Responses API, its stored responses, and refusals inside a 200."""
+"""Bodies and frames of the Responses API."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aoai_simulator import hosted_tools, logprobs
-from aoai_simulator.chat import DONE, chat_preamble, encode, obfuscation
+from aoai_simulator import hosted_tools
+from aoai_simulator.chat import DONE, encode, obfuscation
 from aoai_simulator.completions import Completion, ToolCall
-from aoai_simulator.limits import Headers
+from aoai_simulator.filler_text import logprob_of, logprobs_of
 from aoai_simulator.replies import (
     EVENT_STREAM_TYPE,
-    JSON_TYPE,
     Frames,
-    Refused,
     Whole,
     compact,
     error,
+    event_frame,
     invalid_request,
+    json_reply,
 )
 from aoai_simulator.requests import Ask
 
@@ -72,7 +72,7 @@ SIDES = frozenset({"responses/compact", "responses/input_tokens"})
 def side(operation: str, tokens: int, made: Made) -> Whole:
     """The answer to one of the `SIDES`, whose input has so many tokens."""
     if operation == "responses/input_tokens":
-        return Whole(200, (JSON_TYPE,), compact({"object": "response.input_tokens", "input_tokens": tokens}))
+        return json_reply({"object": "response.input_tokens", "input_tokens": tokens})
     usage = {"input_tokens": tokens, "output_tokens": 16, "total_tokens": tokens + 16}
     item = {
         "type": "compaction",
@@ -86,19 +86,7 @@ def side(operation: str, tokens: int, made: Made) -> Whole:
         "output": [item],
         "usage": usage,
     }
-    return Whole(200, (JSON_TYPE,), compact(body), tokens + 16)
-
-
-def not_found(ident: str, *, previous: bool = False) -> Whole:
-    """A response id of another resource: 400 as previous_response_id, 404 in the path."""
-    if previous:
-        return invalid_request(
-            f"Previous response with id '{ident}' not found.",
-            param="previous_response_id",
-            code="previous_response_not_found",
-        )
-    message = f"Response with id '{ident}' not found."
-    return error(404, None, message, more={"type": "invalid_request_error", "param": None})
+    return json_reply(body, tokens + 16)
 
 
 def encrypt(secret: bytes, text: str) -> str:
@@ -145,7 +133,7 @@ def body(ask: Ask, completion: Completion, made: Made) -> dict[str, Any]:
     """The finished response object. `model` is the deployment: Azure puts the snapshot into a header."""
     incomplete = {"length": "max_output_tokens", "content_filter": "content_filter"}.get(completion.finish)
     return {
-        **_started(ask, made),
+        **started_response(ask, made),
         "status": "incomplete" if incomplete else "completed",
         "incomplete_details": {"reason": incomplete} if incomplete else None,
         "content_filters": [_filter("prompt"), _filter("completion")],
@@ -159,18 +147,8 @@ def whole(ask: Ask, completion: Completion, made: Made) -> Whole:
     """The JSON answer; that of a background response says only that it waits."""
     total = ask.prompt_tokens + completion.tokens
     if ask.body.get("background") is True:
-        return Whole(200, (JSON_TYPE,), compact({**_started(ask, made), "status": "queued"}), total)
-    return Whole(200, (JSON_TYPE,), compact(body(ask, completion, made)), total, completion.tokens)
-
-
-def input_items(ident: str, items: Any) -> dict[str, Any]:
-    """The list that `GET …/{id}/input_items` answers."""
-    if isinstance(items, str):
-        content = [{"type": "input_text", "text": items}]
-        items = [{"type": "message", "role": "user", "status": "completed", "content": content}]
-    data = [{**item, "id": item.get("id") or f"msg_{ident[5:]}{n}"} for n, item in enumerate(items)]
-    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
-    return {"object": "list", "data": data, "has_more": False, **ends}
+        return json_reply({**started_response(ask, made), "status": "queued"}, total)
+    return json_reply(body(ask, completion, made), total, completion.tokens)
 
 
 def _filter(source: str) -> dict[str, Any]:
@@ -183,7 +161,7 @@ def _filter(source: str) -> dict[str, Any]:
     }
 
 
-def _started(ask: Ask, made: Made) -> dict[str, Any]:
+def started_response(ask: Ask, made: Made) -> dict[str, Any]:
     """The response object as it is before there is any output."""
     return {
         "id": f"resp_{made.ident}",
@@ -280,20 +258,21 @@ def _message(ask: Ask, completion: Completion, made: Made, *, done: bool) -> dic
 
 def _part(ask: Ask, pieces: Sequence[str]) -> dict[str, Any]:
     top = ask.sampling.top_logprobs
-    listed = [] if top is None else logprobs.tokens(pieces, top)
+    listed = [] if top is None else logprobs_of(pieces, top)
     return {"type": "output_text", "annotations": [], "logprobs": listed, "text": "".join(pieces)}
 
 
-class _Sequence:
-    """Numbers the events of one stream."""
+class EventSequence:
+    """Writes the events of one stream, and numbers them."""
 
     def __init__(self) -> None:
         self._number = 0
 
     def event(self, kind: str, **fields: Any) -> bytes:
-        data = compact({"type": kind, "sequence_number": self._number, **fields})
+        """An event with its number."""
+        number = self._number
         self._number += 1
-        return b"event: %s\ndata: %s\n\n" % (kind.encode(), data)
+        return event_frame(kind, {"type": kind, "sequence_number": number, **fields})
 
     def delta(self, kind: bytes, place: bytes, piece: str, obfuscate: bool) -> bytes:
         """A delta event; like `event`, but only the piece is encoded. `place` says which item it is for."""
@@ -307,8 +286,8 @@ class _Sequence:
 
 def stream(ask: Ask, completion: Completion, made: Made, *, done_marker: bool = True) -> Frames:
     """The event stream; `done_marker` ends it with `data: [DONE]`, as captures from Azure have it."""
-    sequence = _Sequence()
-    started = _started(ask, made)
+    sequence = EventSequence()
+    started = started_response(ask, made)
     start = [sequence.event("response.created", response=started)]
     if ask.body.get("background") is True:
         start.append(sequence.event("response.queued", response={**started, "status": "queued"}))
@@ -341,7 +320,7 @@ def stream(ask: Ask, completion: Completion, made: Made, *, done_marker: bool = 
     )
 
 
-def _at_once(sequence: _Sequence, item: dict[str, Any], index: int) -> list[bytes]:
+def _at_once(sequence: EventSequence, item: dict[str, Any], index: int) -> list[bytes]:
     """The events of an item that comes as a whole: reasoning, or the use of a built-in tool."""
     kind = item["type"]
     opened = {**item, "status": "in_progress"} if "status" in item else item
@@ -354,7 +333,7 @@ def _at_once(sequence: _Sequence, item: dict[str, Any], index: int) -> list[byte
 
 
 def _call_events(
-    sequence: _Sequence,
+    sequence: EventSequence,
     call: ToolCall,
     number: int,
     completion: Completion,
@@ -378,7 +357,7 @@ def _call_events(
 
 
 def _message_events(
-    sequence: _Sequence, ask: Ask, completion: Completion, made: Made, index: int
+    sequence: EventSequence, ask: Ask, completion: Completion, made: Made, index: int
 ) -> tuple[list[bytes], list[bytes], list[bytes]]:
     """The events before, of and after a message's text."""
     item = _message(ask, completion, made, done=False)
@@ -392,7 +371,7 @@ def _message_events(
     top = ask.sampling.top_logprobs
     for number, piece in enumerate(completion.pieces):
         if top is not None:
-            place = compact({**at, "logprobs": [logprobs.token(piece, number, top)]})[1:-1]
+            place = compact({**at, "logprobs": [logprob_of(piece, number, top)]})[1:-1]
         content.append(sequence.delta(kind, place, piece, ask.obfuscate))
     part = _part(ask, completion.pieces)
     finished = _message(ask, completion, made, done=True)
@@ -402,42 +381,3 @@ def _message_events(
         sequence.event("response.output_item.done", output_index=index, item=finished),
     ]
     return start, content, end
-
-
-_REFUSED_HEADERS = (("x-ratelimit-remaining-tokens", "-27689"), ("x-ratelimit-reset-tokens", "64"))
-
-
-def refused_stream(ask: Ask, made: Made, who: Refused, *, order: str, big: bool, retry_after: int) -> Frames:
-    """A 200 whose stream refuses before any content, as measured on the Responses API in August 2026.
-
-    `order` is `error-first` or `failed-first`; `big` makes the preamble larger than 16 KB;
-    `retry_after` 0 leaves that header out. On chat/completions the stream has a plain error frame.
-    """
-    hint: Headers = (("retry-after", str(retry_after)),) if retry_after else ()
-    headers = (EVENT_STREAM_TYPE, *hint, *_REFUSED_HEADERS)
-    region = who.region.replace(" ", "").lower()
-    detail = {
-        "type": "too_many_requests",
-        "code": "rate_limit_exceeded",
-        "headers": {"x-ms-fe-error": "true"},
-        "message": f"Your requests to {who.deployment} for {who.model} in {region} have exceeded rate limit.",
-        "param": None,
-    }
-    if ask.operation != "responses":
-        refusal = b"data: %s\n\n" % compact({"error": detail})
-        return Frames(headers, (*chat_preamble(ask, who.model, made.ident, made.created), refusal), 2, 2, 3)
-    sequence = _Sequence()
-    started = _started(ask, made)
-    if big:
-        started["instructions"] = "Answer with care. " * 1200
-    early = [sequence.event("response.created", response=started)]
-    if order == "failed-first":
-        early.append(sequence.event("response.in_progress", response=started))
-        failed = sequence.event("response.failed", response={**started, "status": "failed"})
-        frames = (*early, failed, sequence.event("error", error=detail))
-    else:
-        refusal = sequence.event("error", error=detail)
-        failure = {"code": "rate_limit_exceeded", "message": detail["message"]}
-        failed = sequence.event("response.failed", response={**started, "status": "failed", "error": failure})
-        frames = (*early, refusal, failed)
-    return Frames(headers, frames, len(early), len(early), len(early) + 1)

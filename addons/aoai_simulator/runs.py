@@ -1,15 +1,18 @@
 """Runs of assistants: what they leave in their thread, and the events of one that is followed.
 
+What evaluations say of their graders and runs is here, too.
+
 Source: the reference of the Assistants API (objects of messages and run steps, streaming events). SDKs put a
 message together from its events: a delta without a ``thread.message.created`` before it is an error to them.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from aoai_simulator.replies import EVENT_STREAM_TYPE, Frames, compact
+from aoai_simulator.replies import EVENT_STREAM_TYPE, Frames, event_frame
 
 TEXT = "This is a simulated answer."
 USAGE: Mapping[str, int] = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}
@@ -52,10 +55,7 @@ def queued(run: Thing) -> dict[str, Any]:
 
 def stream(run: Thing, message: Thing, step: Thing) -> Frames:
     """The events of a run, from its creation to its end."""
-    frames = [
-        f"event: {name}\ndata: ".encode() + compact(data) + b"\n\n"
-        for name, data in _events(run, message, step)
-    ]
+    frames = [event_frame(name, data) for name, data in _events(run, message, step)]
     frames.append(b"event: done\ndata: [DONE]\n\n")
     # The first text comes after seven events; the words are the paced ones.
     return Frames((EVENT_STREAM_TYPE,), tuple(frames), 7, 7, 7 + len(_pieces()), USAGE["total_tokens"])
@@ -83,3 +83,34 @@ def _events(run: Thing, message: Thing, step: Thing) -> Iterator[tuple[str, Thin
 def _pieces() -> list[str]:
     first, *others = TEXT.split(" ")
     return [first, *(f" {word}" for word in others)]
+
+
+def with_grader_ids(graders: object, randomness: random.Random) -> object:
+    """Return graders with ids, which begin with their names, where they have none."""
+    if not isinstance(graders, list):
+        return graders
+    return [
+        {"id": f"{each['name']}-{randomness.getrandbits(128):032x}", **each}
+        if isinstance(each, dict) and "name" in each
+        else each
+        for each in graders
+    ]
+
+
+def evaluation_run(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members of a run that are about its evaluation; it has not begun yet."""
+    graders = evaluation.get("testing_criteria")
+    idents = [
+        each["id"]
+        for each in (graders if isinstance(graders, list) else ())
+        if isinstance(each, dict) and "id" in each
+    ]
+    return {
+        "eval_id": evaluation["id"],
+        "error": None,
+        "result_counts": {"total": 0, "errored": 0, "failed": 0, "passed": 0},
+        "per_testing_criteria_results": [
+            {"testing_criteria": ident, "passed": 0, "failed": 0} for ident in idents
+        ],
+        "per_model_usage": [],
+    }

@@ -73,12 +73,9 @@ class _Place:
         return replace(self, name=name, variant=variant, depth=self.depth + 1)
 
 
-def fill(schema: Any, *, name: str = "value", variant: int = 0) -> Any:
-    """A value that satisfies the schema; `name` is the text of strings that nothing else restricts.
-
-    The schema has passed `schema_rules.check`. Raises UnfillableError.
-    """
-    return _Filler(schema).value(schema, _Place(name, variant))
+def fill(schema: Any, *, variant: int = 0) -> Any:
+    """A value that satisfies the schema, which `schema_rules.complaint` lets pass. Raises UnfillableError."""
+    return _Filler(schema).value(schema, _Place("value", variant))
 
 
 class _Filler:

@@ -1,19 +1,23 @@
-"""Realtime at one resource: which sessions may be opened, and the short-lived secrets that open them."""
+"""Sessions (WebSockets) at one resource: their handshakes, and the short-lived secrets that open them.
+
+What is said in a session of realtime is in `realtime`; a session of responses is here. No I/O.
+"""
 
 from __future__ import annotations
 
+import json
 import random
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs
 
-from aoai_simulator.forms import Sent, read_sent
+from wsproto.utilities import generate_accept_token
+
 from aoai_simulator.limits import Headers
 from aoai_simulator.realtime import Session
-from aoai_simulator.replies import JSON_TYPE, Reply, Upgrade, Whole, compact, error
-from aoai_simulator.requests import read_object
+from aoai_simulator.replies import Frames, Reply, Upgrade, Whole, compact, error, json_reply
+from aoai_simulator.requests import Request, Sent, read_object, read_sent
 from aoai_simulator.tokenizer import Tokenizer
 
 MAX_SECRETS = 1_000
@@ -68,9 +72,9 @@ class Sessions:
             return parts[2] in self._calls
         return parts[1:] in (("calls",), *((each,) for each in MINTS))
 
-    def asked(self, content_type: str, body: bytes) -> str | None:
+    def asked(self, request: Request) -> str | None:
         """Return the deployment that a request names: that of a secret, or of a call."""
-        sent = read_sent(content_type, body)
+        sent = read_sent(request)
         if not isinstance(sent, Sent):
             return None
         session = sent.fields.get("session")
@@ -82,11 +86,11 @@ class Sessions:
         name = holder.get("model")
         return name if isinstance(name, str) else None
 
-    def answer(self, parts: tuple[str, ...], content_type: str, body: bytes, unix_time: int) -> Reply:
+    def answer(self, parts: tuple[str, ...], request: Request, unix_time: int) -> Reply:
         """Answer a request that `knows` knows."""
         if parts[1] == "calls":
             return self._call(parts)
-        sent = read_sent(content_type, body)
+        sent = read_sent(request)
         if not isinstance(sent, Sent):
             return sent
         session = sent.fields.get("session")
@@ -105,11 +109,11 @@ class Sessions:
         whole = (
             {**minted, "session": told} if parts[1] == "client_secrets" else told | {"client_secret": minted}
         )
-        return Whole(200, (JSON_TYPE,), compact(whole))
+        return json_reply(whole)
 
     def _call(self, parts: tuple[str, ...]) -> Reply:
         if len(parts) == 4:
-            return Whole(200, (JSON_TYPE,), b"{}")
+            return json_reply({})
         ident = f"rtc_{self._randomness.getrandbits(128):032x}"
         self._calls[ident] = None
         headers: Headers = (
@@ -134,13 +138,81 @@ class Sessions:
         return Upgrade(accepted, session)
 
 
-def key_in_query(target: str) -> str | None:
-    """The key in a request's query, as browsers send it."""
-    named = parse_qs(target.partition("?")[2])
-    keys = named.get("api-key")
-    return keys[0] if keys else None
+def handshake(headers: Mapping[str, str]) -> Headers | None:
+    """The fields that accept a handshake (RFC 6455 §4.2.2); None for a request that is no handshake."""
+    key = headers.get("sec-websocket-key", "")
+    if headers.get("upgrade", "").lower() != "websocket" or not key:
+        return None
+    fields = [
+        ("upgrade", "websocket"),
+        ("connection", "Upgrade"),
+        ("sec-websocket-accept", generate_accept_token(key.encode()).decode()),
+    ]
+    offered = [each.strip() for each in headers.get("sec-websocket-protocol", "").split(",")]
+    if "realtime" in offered:
+        fields.append(("sec-websocket-protocol", "realtime"))
+    return tuple(fields)
 
 
 def no_handshake() -> Whole:
     """400 for a session that is asked for without a WebSocket's handshake."""
     return error(400, "BadRequest", "Expected a WebSocket handshake.")
+
+
+type Event = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Streamed:
+    """The events of one response, as they go out."""
+
+    deltas: list[Event]
+    said: int = 0
+    over: bool = False
+
+
+class ResponseSession:
+    """One session. ``ask`` answers the body of a request for a response, streamed."""
+
+    def __init__(self) -> None:
+        self.ask: Callable[[bytes], Reply] = lambda body: Whole(500, (), b"{}")
+        self.book: Callable[[int], bool] = lambda tokens: True
+        self.turn: Streamed | None = None
+
+    def begin(self) -> list[Event]:
+        """What is said once the session is open: nothing."""
+        return []
+
+    def receive(self, message: Any) -> list[Event]:
+        """Answer a message. A response that it begins is then `turn`."""
+        if not isinstance(message, dict) or message.get("type") != "response.create":
+            return [
+                _error(
+                    400,
+                    {"code": "invalid_event", "message": "Unknown event.", "type": "invalid_request_error"},
+                )
+            ]
+        if self.turn is not None:
+            return [_error(400, {"code": "response_in_progress", "message": "A response is in progress."})]
+        body = {name: value for name, value in message.items() if name not in ("type", "background")}
+        reply = self.ask(compact({**body, "stream": True}))
+        if isinstance(reply, Frames):
+            self.turn = Streamed(list(_events(reply)))
+            return []
+        assert isinstance(reply, Whole)
+        return [_error(reply.status, json.loads(reply.body)["error"])]
+
+    def finish(self, status: str = "completed") -> list[Event]:
+        """End the response under way: its last event has been said."""
+        self.turn = None
+        return []
+
+
+def _events(reply: Frames) -> list[Event]:
+    lines = b"".join(reply.frames).decode().splitlines()
+    data = [line.removeprefix("data: ") for line in lines if line.startswith("data: {")]
+    return [json.loads(each) for each in data]
+
+
+def _error(status: int, error: Event) -> Event:
+    return {"type": "error", "status": status, "error": error}

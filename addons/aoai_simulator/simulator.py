@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import ssl
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import asdict, replace
-from types import TracebackType
-from typing import Self
 
 from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
 from aoai_simulator.blackhole import bound_socket
+from aoai_simulator.connection import MAX_ENTRIES, Entry
 from aoai_simulator.faults import Fault, FaultQueue
 from aoai_simulator.listener import Listener, Numbers
-from aoai_simulator.log import RequestLog
 from aoai_simulator.resource import Resource
 from aoai_simulator.settings import Settings
 
@@ -32,7 +31,7 @@ class Simulator:
         self.keys: dict[str, str] = {}
         self.control_url = ""
         self.faults = FaultQueue(faults)
-        self.log = RequestLog()
+        self.log: deque[Entry] = deque(maxlen=MAX_ENTRIES)
         self.settings = settings
         self._numbers = Numbers()
         self._initial_settings = replace(settings)
@@ -74,14 +73,6 @@ class Simulator:
         if self._control is not None:
             self._control.stop()
             await self._control.close_all_connections()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
 
 
 def _url(scheme: str, host: str, port: int) -> str:

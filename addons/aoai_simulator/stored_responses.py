@@ -6,8 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from aoai_simulator import replies, responses
-from aoai_simulator.replies import JSON_TYPE, Frames, Whole, compact
+from aoai_simulator.replies import Frames, Whole, error, invalid_request, json_reply
 from aoai_simulator.targets import Target
 
 MAX_STORED = 1000
@@ -25,9 +24,6 @@ class StoredResponses:
 
     def __contains__(self, ident: object) -> bool:
         return ident in self._by_id
-
-    def __len__(self) -> int:
-        return len(self._by_id)
 
     def clear(self) -> None:
         """Forget all of them."""
@@ -55,23 +51,45 @@ class StoredResponses:
         ident = target.item or ""
         stored = self._by_id.get(ident)
         if stored is None:
-            return responses.not_found(ident)
+            return not_found(ident)
         if target.method == "DELETE":
             del self._by_id[ident]
-            return Whole(200, (JSON_TYPE,), compact({"id": ident, "object": "response", "deleted": True}))
+            return json_reply({"id": ident, "object": "response", "deleted": True})
         if target.part == "cancel" and not stored["body"]["background"]:
-            return replies.invalid_request("Only background responses can be cancelled.")
+            return invalid_request("Only background responses can be cancelled.")
         if target.part == "input_items":
-            return Whole(200, (JSON_TYPE,), compact(responses.input_items(ident, stored["input"])))
+            return json_reply(_input_items(ident, stored["input"]))
         if target.stream_after is not None:
             return _rest_of(stored["stream"], target.stream_after)
-        return Whole(200, (JSON_TYPE,), compact(stored["body"]))
+        return json_reply(stored["body"])
+
+
+def _input_items(ident: str, items: Any) -> dict[str, Any]:
+    """The list that `GET …/{id}/input_items` answers."""
+    if isinstance(items, str):
+        content = [{"type": "input_text", "text": items}]
+        items = [{"type": "message", "role": "user", "status": "completed", "content": content}]
+    data = [{**item, "id": item.get("id") or f"msg_{ident[5:]}{n}"} for n, item in enumerate(items)]
+    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
+    return {"object": "list", "data": data, "has_more": False, **ends}
+
+
+def not_found(ident: str, *, previous: bool = False) -> Whole:
+    """A response id of another resource: 400 as previous_response_id, 404 in the path."""
+    if previous:
+        return invalid_request(
+            f"Previous response with id '{ident}' not found.",
+            param="previous_response_id",
+            code="previous_response_not_found",
+        )
+    message = f"Response with id '{ident}' not found."
+    return error(404, None, message, more={"type": "invalid_request_error", "param": None})
 
 
 def _rest_of(stream: Frames | None, after: int) -> Whole | Frames:
     """Return the events of a stream that come after the one with a number; they are all there already."""
     if stream is None:
-        return replies.invalid_request(
+        return invalid_request(
             "Only the stream of a background response that was created with 'stream' can be asked for.",
             param="stream",
         )

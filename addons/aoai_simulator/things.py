@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
-from aoai_simulator import batches, evaluations, media, runs
-from aoai_simulator.forms import Sent, read_sent
-from aoai_simulator.replies import JSON_TYPE, Reply, Whole, compact, error
+from aoai_simulator import batches, media, runs
+from aoai_simulator.replies import Reply, Whole, error, json_reply
+from aoai_simulator.requests import Request, Sent, read_sent
 
 MAX_THINGS = 2_000
 """The number of things that a resource keeps; the oldest goes first."""
@@ -144,15 +144,14 @@ class Things:
         for item in items:
             self._create(path, KINDS["conversations/{}/items"], Sent(item), unix_time)
 
-    def answer(
-        self, method: str, parts: tuple[str, ...], query: str, content_type: str, body: bytes, unix_time: int
-    ) -> Reply:
+    def answer(self, request: Request, parts: tuple[str, ...], unix_time: int) -> Reply:
         """Answer a request that `knows` knows."""
+        method = request.method
         template, kind = next(self._readings(method, parts))
-        missing = self._first_missing(template, parts) or self.missing(body)
+        missing = self._first_missing(template, parts) or self.missing(request.body)
         if missing is not None:
             return missing
-        sent = read_sent(content_type, body)
+        sent = read_sent(request)
         if isinstance(sent, Whole):
             return sent
         path = "/".join(parts)
@@ -161,16 +160,16 @@ class Things:
         if template.endswith("{}"):
             return self._on_thing(method, path, sent)
         if method == "GET":
-            return self._list(path, parse_qs(query))
+            return self._list(path, parse_qs(request.target.partition("?")[2]))
         items = sent.fields.get("items")
         if isinstance(items, list) and path.endswith("/items"):
             rows = [
                 self._create(path, kind, Sent(item), unix_time) for item in items if isinstance(item, dict)
             ]
-            return _json(_listed(rows))
+            return json_reply(_listed(rows))
         if template == "threads/{}/runs":
             return self._run(path, sent, unix_time)
-        return _json(self._create(path, kind, sent, unix_time))
+        return json_reply(self._create(path, kind, sent, unix_time))
 
     # --- reading a path ---------------------------------------------------------------------------------
 
@@ -209,9 +208,9 @@ class Things:
         if path == "conversations":
             made.pop("items", None)
         if path == "evals":
-            made["testing_criteria"] = evaluations.with_ids(made.get("testing_criteria"), self._randomness)
+            made["testing_criteria"] = runs.with_grader_ids(made.get("testing_criteria"), self._randomness)
         if kind.name == "eval.run":
-            made |= evaluations.of_run(self._things[path.removesuffix("/runs")])
+            made |= runs.evaluation_run(self._things[path.removesuffix("/runs")])
         if sent.file is not None:
             made |= {"filename": sent.filename, "bytes": len(sent.file)}
         if path == "videos":
@@ -229,7 +228,11 @@ class Things:
         said = self._create(messages, KINDS["threads/{}/messages"], Sent(runs.message_of(run)), unix_time)
         made = Sent(runs.step_of(run, said))
         step = self._create(steps, KINDS["threads/{}/runs/{}/steps"], made, unix_time)
-        return runs.stream(run, said, step) if sent.fields.get("stream") is True else _json(runs.queued(run))
+        return (
+            runs.stream(run, said, step)
+            if sent.fields.get("stream") is True
+            else json_reply(runs.queued(run))
+        )
 
     def _list(self, path: str, query: Mapping[str, list[str]]) -> Whole:
         after = query.get("after", [""])[0]
@@ -242,7 +245,7 @@ class Things:
             rows.reverse()
         if after:
             rows = rows[[row["id"] for row in rows].index(after) + 1 :]
-        return _json(_listed(rows))
+        return json_reply(_listed(rows))
 
     def _on_thing(self, method: str, path: str, sent: Sent) -> Whole:
         thing = self._things[path]
@@ -250,10 +253,10 @@ class Things:
             for each in [p for p in self._things if p == path or p.startswith(f"{path}/")]:
                 del self._things[each]
                 self._contents.pop(each, None)
-            return _json({"id": thing["id"], "object": f"{thing['object']}.deleted", "deleted": True})
+            return json_reply({"id": thing["id"], "object": f"{thing['object']}.deleted", "deleted": True})
         if method == "POST":
             thing.update(sent.fields)
-        answer = _json(thing)
+        answer = json_reply(thing)
         if path.startswith("batches/") and method == "GET":
             self._advance(thing)
         return answer
@@ -280,10 +283,10 @@ class Things:
     def _cancel(self, path: str, _sent: Sent, _unix_time: int) -> Whole:
         thing = self._things[path.rpartition("/")[0]]
         thing["status"] = "cancelled"
-        return _json(thing)
+        return json_reply(thing)
 
     def _shown(self, path: str, _sent: Sent, _unix_time: int) -> Whole:
-        return _json(self._things[path.rpartition("/")[0]])
+        return json_reply(self._things[path.rpartition("/")[0]])
 
     def _complete_upload(self, path: str, sent: Sent, unix_time: int) -> Whole:
         upload = path.removesuffix("/complete")
@@ -294,7 +297,7 @@ class Things:
             "files", KINDS["files"], Sent(fields, content, str(fields["filename"])), unix_time
         )
         self._things[upload] |= {"status": "completed", "file": file}
-        return _json(self._things[upload])
+        return json_reply(self._things[upload])
 
     def _create_and_run(self, _path: str, sent: Sent, unix_time: int) -> Reply:
         thread = self._create("threads", KINDS["threads"], Sent({}), unix_time)
@@ -308,7 +311,7 @@ class Things:
         fields = {name: value for name, value in sent.fields.items() if name != "messages"}
         thread = self._create(path, KINDS["threads"], Sent(fields), unix_time)
         self._add_messages(f"threads/{thread['id']}", sent.fields.get("messages"), unix_time)
-        return _json(thread)
+        return json_reply(thread)
 
     def _add_messages(self, thread: str, messages: object, unix_time: int) -> None:
         for message in messages if isinstance(messages, list) else []:
@@ -317,7 +320,7 @@ class Things:
 
     def _create_batch(self, path: str, sent: Sent, unix_time: int) -> Whole:
         made = self._create(path, KINDS["batches"], sent, unix_time)
-        answer = _json(made)
+        answer = json_reply(made)
         file = f"files/{sent.fields.get('input_file_id')}"
         if file in self._things:
             # The answer was made before: the faults are shown when the batch is looked up.
@@ -327,10 +330,10 @@ class Things:
         return answer
 
     def _search(self, _path: str, _sent: Sent, _unix_time: int) -> Whole:
-        return _json({"object": "vector_store.search_results.page", "data": [], "has_more": False})
+        return json_reply({"object": "vector_store.search_results.page", "data": [], "has_more": False})
 
     def _remix(self, _path: str, sent: Sent, unix_time: int) -> Whole:
-        return _json(self._create("videos", KINDS["videos"], sent, unix_time))
+        return json_reply(self._create("videos", KINDS["videos"], sent, unix_time))
 
     def _content(self, path: str, _sent: Sent, _unix_time: int) -> Whole:
         content = self._contents.get(path.removesuffix("/content"), b"")
@@ -338,10 +341,10 @@ class Things:
 
     def _text(self, path: str, _sent: Sent, _unix_time: int) -> Whole:
         content = self._contents.get(f"files/{path.split('/')[-2]}", b"").decode(errors="replace")
-        return _json(_listed([{"type": "text", "text": content}]))
+        return json_reply(_listed([{"type": "text", "text": content}]))
 
     def _none(self, _path: str, _sent: Sent, _unix_time: int) -> Whole:
-        return _json(_listed([]))
+        return json_reply(_listed([]))
 
 
 def _fits(template: str, parts: tuple[str, ...]) -> bool:
@@ -365,7 +368,3 @@ def _listed(rows: list[dict[str, Any]]) -> dict[str, Any]:
     ids = [row["id"] for row in rows if "id" in row]
     ends = {"first_id": ids[0], "last_id": ids[-1]} if ids else {"first_id": None, "last_id": None}
     return {"object": "list", "data": rows, **ends, "has_more": False}
-
-
-def _json(body: Mapping[str, Any]) -> Whole:
-    return Whole(200, (JSON_TYPE,), compact(body))

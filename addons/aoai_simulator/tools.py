@@ -42,46 +42,11 @@ _FINAL = re.compile(
     re.IGNORECASE,
 )
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+")
-_GENERIC = frozenset(
-    [
-        "get",
-        "set",
-        "list",
-        "find",
-        "fetch",
-        "make",
-        "create",
-        "call",
-        "run",
-        "use",
-        "the",
-        "and",
-        "for",
-        "with",
-        "this",
-        "that",
-        "from",
-        "into",
-        "what",
-        "which",
-        "will",
-        "your",
-        "you",
-        "are",
-        "tool",
-        "function",
-        "give",
-        "given",
-        "return",
-        "returns",
-        "result",
-        "value",
-        "name",
-        "text",
-        "string",
-        "number",
-    ]
-)
+_GENERIC_WORDS = """
+    get set list find fetch make create call run use the and for with this that from into what which
+    will your you are tool function give given return returns result value name text string number
+"""
+_GENERIC = frozenset(_GENERIC_WORDS.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +159,8 @@ def read_toolbox(operation: str, body: Mapping[str, Any]) -> Toolbox:
             return Toolbox()
         message = "Invalid value for 'tool_choice': 'tool_choice' is only allowed when 'tools' are specified."
         raise InvalidError(message, param="tool_choice")
-    if choice in (None, "auto"):
-        return Toolbox(tools, "auto", parallel)
-    if choice == "none":
-        return Toolbox(tools, "none", parallel)
-    if choice == "required":
-        return Toolbox(tools, "required", parallel)
+    if choice in (None, "auto", "none", "required"):
+        return Toolbox(tools, choice or "auto", parallel)
     if not isinstance(choice, Mapping):
         message = f"Invalid value: {choice!r}. Supported values are: 'none', 'auto', and 'required'."
         raise InvalidError(message, param="tool_choice", code="invalid_value")

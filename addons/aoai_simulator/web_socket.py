@@ -12,8 +12,7 @@ from tornado.iostream import IOStream, StreamClosedError
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import CloseConnection, Message, Ping, TextMessage
 
-from aoai_simulator.replies import compact
-from aoai_simulator.timing import Pace
+from aoai_simulator.replies import Pace, compact
 
 
 class Answering(Protocol):
@@ -41,7 +40,6 @@ class WebSocket:
         self._socket = Connection(ConnectionType.SERVER)
         self._speaking: asyncio.Task[None] | None = None
         self._parts: list[str] = []
-        self.messages = 0
 
     async def serve(self) -> None:
         """Serve until one side closes. Raises StreamClosedError if the client hangs up without a close."""
@@ -74,7 +72,6 @@ class WebSocket:
                     await self._answer(text)
 
     async def _answer(self, text: str) -> None:
-        self.messages += 1
         try:
             message = json.loads(text)
         except ValueError:

@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from aoai_gateway.admin.guard import holder_of, may_change, may_see
-from aoai_gateway.config.admin import Holder
+from aoai_gateway.config.sections import Holder
 
 TOKEN = SecretStr("a-token-of-some-length")
 HERE = {"host": "127.0.0.1:8090"}

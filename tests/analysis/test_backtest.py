@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.analysis.backtest import backtest
-from aoai_gateway.analysis.backtest_command import text
+from aoai_gateway.analysis.backtest import backtest, text
 from aoai_gateway.analysis.recorded import Recording, Speed, recording_of
 from aoai_gateway.analysis.records import seconds, uncollected
 from aoai_gateway.analysis.virtual import VirtualGateway

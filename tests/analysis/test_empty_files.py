@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from aoai_gateway.analysis.backtest_command import main as backtest_main
-from aoai_gateway.analysis.export_command import main as export_main
+from aoai_gateway.analysis.backtest import main as backtest_main
+from aoai_gateway.analysis.export import main as export_main
 from aoai_gateway.analysis.foreign.forms import READ
 from aoai_gateway.analysis.report_command import main as report_main
 from aoai_gateway.benchmark.command import main as benchmark_main

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.analysis.reading import Reading, Selection
-from aoai_gateway.analysis.records import moment, read
+from aoai_gateway.analysis.reading import Reading, Selection, moment
+from aoai_gateway.analysis.records import read
 from aoai_gateway.analysis.report import report
 from aoai_gateway.analysis.report_command import main
 from tests.usage.records import record

@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 
 from aoai_gateway.analysis import record_check
-from aoai_gateway.analysis.backtest_command import main as backtest_main
+from aoai_gateway.analysis.backtest import main as backtest_main
 from aoai_gateway.analysis.consumers import quantile
 from aoai_gateway.analysis.page import page
-from aoai_gateway.analysis.reading import Reading, RecordsError, Selection
-from aoai_gateway.analysis.records import moment, read
+from aoai_gateway.analysis.reading import Reading, RecordsError, Selection, moment
+from aoai_gateway.analysis.records import read
 from aoai_gateway.analysis.report import report
 from aoai_gateway.analysis.report_command import as_csv, main
 from aoai_gateway.analysis.text import short, text
@@ -400,6 +400,16 @@ def test_times_as_people_say_them(said: str, meant: str) -> None:
 def test_what_is_no_time(said: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - in the words of Python
         moment(said, datetime(2026, 11, 29, tzinfo=UTC))
+
+
+@pytest.mark.parametrize("said", ["9999999999d", "999999999d"])
+def test_a_time_beyond_the_calendar_is_refused_in_words(
+    said: str, written: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(written(day())), "--since", said], None)
+    assert ended.value.code == 2
+    assert f"{said!r} is no time" in capsys.readouterr().err
 
 
 # --- what is written -------------------------------------------------------------------------------------

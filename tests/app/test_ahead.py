@@ -22,7 +22,7 @@ from mitmproxy.proxy.server import ConnectionHandler, SimpleConnectionHandler
 from mitmproxy.test import taddons
 from OpenSSL import SSL
 
-from aoai_gateway.app import ahead, cut_connections
+from aoai_gateway.app import ahead, connection_ends
 from aoai_gateway.app.ahead import AheadConnection, open_ahead
 from tests.e2e.certificates import Certificates, make
 
@@ -309,7 +309,7 @@ async def handling(behind: Backend, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     for name in ("handle_client", "handle_connection", "open_connection"):
         monkeypatch.setattr(ConnectionHandler, name, getattr(ConnectionHandler, name))
     connection = await open_ahead(("localhost", behind.port), SECONDS)
-    cut_connections.install(take=lambda handler, server: connection)
+    connection_ends.install(take=lambda handler, server: connection)
     made: asyncio.Future[Handling] = asyncio.get_running_loop().create_future()
     hooks: list[str] = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -14,8 +15,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 
-from aoai_gateway.app import cli, greeting, serving, start_checks
+from aoai_gateway.app import cli, serving, start_checks
+from aoai_gateway.config.clients import digest_of
+from aoai_gateway.config.models import Client
 from tests.ports import free_port
 
 DEMO = """\
@@ -78,6 +82,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Hosts:
     stand_in = Hosts()
     module = ModuleType("aoai_gateway.app.host")
     module.serve = stand_in.serve  # type: ignore[attr-defined]
+    module.run = lambda code: code  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "aoai_gateway.app.host", module)
     monkeypatch.setattr(serving, "run_mitmweb", stand_in.run_mitmweb)
     return stand_in
@@ -204,6 +209,26 @@ def test_web_loads_the_addon_and_shows_streamed_bodies(hosts: Hosts, demo: Path,
     assert said == ["store_streamed_bodies=false", "web_port=9999"]
 
 
+def test_web_needs_a_folder_for_mitmproxys_settings(
+    hosts: Hosts,
+    demo: Path,
+    port: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # A file in its place keeps root, too, from making mitmproxy's folder there.
+    home = tmp_path / "home"
+    home.touch()
+    monkeypatch.setenv("HOME", str(home))
+    words = ["web", "--config", str(demo), "--port", str(port)]
+    assert cli.main(words) == 1
+    assert f"settings in {home}/.mitmproxy, which cannot be written; name another" in capsys.readouterr().err
+    assert not hosts.web
+    assert cli.main([*words, "--", "--set", f"confdir={tmp_path}"]) == 0
+    assert hosts.web
+
+
 def test_web_stores_streamed_bodies_unless_told_otherwise(hosts: Hosts, demo: Path, port: int) -> None:
     assert cli.main(["web", "--config", str(demo), "--port", str(port)]) == 0
     assert "store_streamed_bodies=true" in hosts.web[0][0]
@@ -220,6 +245,9 @@ def test_web_stores_streamed_bodies_unless_told_otherwise(hosts: Hosts, demo: Pa
         ("serve extra", "unrecognized arguments: extra"),
         ("--config /nowhere/gateway.yaml", "/nowhere/gateway.yaml does not exist"),
         ("--config /", "the configuration / is a directory"),
+        ("--config ~no-such-user/gateway.yaml", "~no-such-user/gateway.yaml does not exist"),
+        ("-s ~no-such-user/addon.py", "-s ~no-such-user/addon.py: there is no such file"),
+        ("--capture ~no-such-user/calls", "~no-such-user/calls cannot be written"),
         ("-s /nowhere/addon.py", "-s /nowhere/addon.py: there is no such file"),
         ("-- --ssl-insecur", "no option '--ssl-insecur'; did you mean \"--ssl-insecure\"?"),
         ("-- stray", "no option 'stray'"),
@@ -240,7 +268,7 @@ def test_a_wrong_command_line_ends_with_2_and_a_sentence(
     says: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    own = [] if words.startswith("--config") else ["--config", str(demo)]
+    own = [] if words.startswith("--config ") else ["--config", str(demo)]
     assert cli.main([command, *own, *shlex.split(words.removeprefix("serve "))]) == 2
     err = capsys.readouterr().err
     assert says in err
@@ -313,7 +341,7 @@ def test_outside_a_checkout_the_commands_begin_with_the_program(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(greeting, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(serving, "CHECKOUT", tmp_path)
     cli.main(["--config", str(demo), "--port", str(port)])
     assert "`aoai-gateway web`" in capsys.readouterr().err
 
@@ -343,14 +371,14 @@ def test_a_real_configuration_shows_no_key(
 @pytest.mark.parametrize(
     ("address", "url"),
     [
-        (greeting.Address("127.0.0.1", 8080, False), "http://127.0.0.1:8080"),
-        (greeting.Address("0.0.0.0", 80, True), "https://127.0.0.1:80"),
-        (greeting.Address("::", 8080, False), "http://[::1]:8080"),
-        (greeting.Address("fe80::1", 8080, False), "http://[fe80::1]:8080"),
-        (greeting.Address("gateway.example", 443, True), "https://gateway.example:443"),
+        (serving.Address("127.0.0.1", 8080, False), "http://127.0.0.1:8080"),
+        (serving.Address("0.0.0.0", 80, True), "https://127.0.0.1:80"),
+        (serving.Address("::", 8080, False), "http://[::1]:8080"),
+        (serving.Address("fe80::1", 8080, False), "http://[fe80::1]:8080"),
+        (serving.Address("gateway.example", 443, True), "https://gateway.example:443"),
     ],
 )
-def test_an_address_is_shown_as_a_client_would_use_it(address: greeting.Address, url: str) -> None:
+def test_an_address_is_shown_as_a_client_would_use_it(address: serving.Address, url: str) -> None:
     assert address.url == url
 
 
@@ -521,3 +549,67 @@ def test_a_reader_that_leaves_early_is_no_error(demo: Path) -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
+
+
+def made(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[str, Client]:
+    assert cli.main(["key", "new", *words]) == 0
+    out = capsys.readouterr().out
+    (key,) = re.findall(r"^  (gw-\S{43})$", out, re.MULTILINE)
+    (written,) = yaml.safe_load(out[out.index("  - name:") :])
+    return key, Client.model_validate({n: str(v) if n == "not_after" else v for n, v in written.items()})
+
+
+def test_a_key_is_printed_once_with_the_lines_that_know_it(capsys: pytest.CaptureFixture[str]) -> None:
+    key, client = made(capsys, 'The "odd": one')
+    assert client.name == 'The "odd": one'
+    assert list(client.digests()) == [(digest_of(key), None)]
+
+
+def test_every_key_is_another(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len({made(capsys, "x")[0] for _ in range(20)}) == 20
+
+
+def test_a_key_can_end_at_a_date(capsys: pytest.CaptureFixture[str]) -> None:
+    _, client = made(capsys, "x", "--not-after", "2027-12-31")
+    assert client.not_after is not None
+    assert client.not_after.isoformat() == "2028-01-01T00:00:00+00:00"
+
+
+@pytest.mark.parametrize("words", [["new"], ["old", "x"], [], ["new", "x", "--not-after", "soon"]])
+def test_words_for_a_key_that_are_not_understood_are_refused(
+    capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert cli.main(["key", *words]) == 2
+    assert "gw-" not in capsys.readouterr().out
+
+
+def as_process(words: list[str], *, around: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the program; `around` is what the shell adds to its command."""
+    command = shlex.join([sys.executable, "-m", "aoai_gateway.app.cli", *words])
+    return subprocess.run(
+        ["bash", "-c", f"{command} {around}"],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+def test_names_that_the_terminal_has_no_characters_for_are_escaped(tmp_path: Path) -> None:
+    path = tmp_path / "names.yaml"
+    path.write_text(DEMO.replace("name: here", "name: Zürich"), encoding="utf-8")
+    done = as_process(["check", str(path)], PYTHONIOENCODING="ascii")
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    assert "Z\\xfcrich" in done.stdout
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_files_may_be_closed(demo: Path, tmp_path: Path, closed: str) -> None:
+    words = ["check", str(demo)]
+    assert as_process(words, around=closed).returncode == 0
+    # The first file that is opened would have the number of standard output, and get what is printed.
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(DEMO.replace("model:", "modell:"))
+    assert as_process(["check", str(wrong)], around=closed).returncode == 1
+    assert wrong.read_text() == DEMO.replace("model:", "modell:")

@@ -37,6 +37,30 @@ def test_nothing_is_needed_by_default() -> None:
     assert start_checks.errors(config()) == start_checks.warnings(config()) == []
 
 
+@pytest.mark.parametrize(
+    ("variables", "is_told"),
+    [
+        ({"HTTPS_PROXY": "http://proxy.example:3128"}, True),
+        ({"https_proxy": "http://proxy.example:3128"}, True),
+        ({"ALL_PROXY": "socks5://proxy.example:1080"}, True),
+        ({"HTTPS_PROXY": "http://proxy.example:3128", "NO_PROXY": ".example"}, False),
+        ({"HTTP_PROXY": "http://proxy.example:3128"}, False),
+        ({"HTTPS_PROXY": ""}, False),
+    ],
+)
+def test_a_proxy_that_endpoints_are_not_reached_through_is_warned_of(
+    variables: dict[str, str], is_told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    (said,) = start_checks.warnings(config()) or ("",)
+    expected = (
+        "aoai.endpoints: a are connected to directly, and not through the proxy that the environment names; "
+        "put their hosts into NO_PROXY if that is right"
+    )
+    assert said == (expected if is_told else "")
+
+
 def test_a_certificate_that_is_valid_is_fine(files: tuple[Path, Path]) -> None:
     certificate, key = files
     here = config(listen={"certificate": str(certificate), "private_key": str(key)})

@@ -6,7 +6,6 @@ import errno
 import json
 import logging
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -18,9 +17,8 @@ from mitmproxy.test import taddons
 
 from aoai_gateway.app import log_format, processes
 from aoai_gateway.app.addon import GatewayAddon
-from aoai_gateway.app.admin_process import WORKERS_FILE
-from aoai_gateway.app.backoff import LONGEST_PAUSE
-from aoai_gateway.app.companions import AdminCompanion
+from aoai_gateway.app.admin_process import WORKERS_FILE, AdminProcess
+from aoai_gateway.app.processes import LONGEST_PAUSE
 from aoai_gateway.app.supervisor import DRAIN_MARGIN, SILENT_SECONDS, StartFailedError, Supervisor
 from aoai_gateway.app.worker import Worker
 from aoai_gateway.config.loader import load
@@ -58,7 +56,7 @@ def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
     yield made
     for each in made._slots[0].sockets:
         each.close()
-    shutil.rmtree(made._folder, ignore_errors=True)
+    made._private_folder.remove()
 
 
 def test_a_worker_that_fails_for_ever_is_started_again_for_ever(supervisor: Supervisor) -> None:
@@ -257,7 +255,7 @@ def test_its_log_is_as_configured_and_holds_no_secret(
 def test_a_reload_waits_for_the_admin_process(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(AdminCompanion, "is_wanted", lambda *_: True)
+    monkeypatch.setattr(AdminProcess, "is_wanted", lambda *_: True)
     started: list[object] = []
     monkeypatch.setattr(supervisor, "_start_worker", started.append)
     supervisor._rolling = list(supervisor._slots)

@@ -6,6 +6,9 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import certifi
@@ -116,9 +119,27 @@ def test_files_that_never_fitted_are_an_error(made: Certificates, tmp_path: Path
 
 def test_the_usual_authorities_are_trusted_beside_the_given_one(made: Certificates) -> None:
     path = bundle(made.ca)
-    try:
+    # Each kind of connection reads the file anew.
+    for _ in range(2):
         both = path.read_bytes()
         assert made.ca.read_bytes() in both
         assert Path(certifi.where()).read_bytes() in both
-    finally:
-        path.unlink()
+    for _ in range(2):
+        server = ServerCertificate().connection(listen(made))
+        client = handshake(server, path)
+        assert client.get_state_string() == b"SSL negotiation finished successfully"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the file goes with an orderly end")
+def test_a_process_that_is_killed_leaves_no_file_of_authorities(made: Certificates, tmp_path: Path) -> None:
+    (folder := tmp_path / "temporary").mkdir()
+    code = (
+        "import os, pathlib, signal, sys\n"
+        "from aoai_gateway.app.tls import bundle\n"
+        "assert bundle(pathlib.Path(sys.argv[1])).stat().st_size\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    command = [sys.executable, "-c", code, str(made.ca)]
+    ended = subprocess.run(command, env={**os.environ, "TMPDIR": str(folder)}, timeout=120)
+    assert ended.returncode == -signal.SIGKILL
+    assert not list(folder.iterdir())

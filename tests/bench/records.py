@@ -27,7 +27,7 @@ import duckdb
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from aoai_gateway.analysis.parquet import OFFLINE, TYPES
+from aoai_gateway.analysis.export import OFFLINE, TYPES
 from tests.usage.records import attempt, record
 
 BASE = 1_000_000

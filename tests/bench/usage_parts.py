@@ -20,12 +20,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from aoai_gateway.engine.call import Call
-from aoai_gateway.usage.elsewhere import Otlp
 from aoai_gateway.usage.lines import JsonLinesWriter, line_of
 from aoai_gateway.usage.metrics import Metrics
 from aoai_gateway.usage.otlp import OtlpWriter
 from aoai_gateway.usage.record import usage_record
 from aoai_gateway.usage.writer_child import records_of
+from aoai_gateway.usage.writer_process import Otlp
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import Answer, world
 

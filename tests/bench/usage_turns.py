@@ -46,7 +46,7 @@ class Turns:
     """Stands in the place of the gateway's ended calls."""
 
     def __init__(self, gateway: Gateway) -> None:
-        self._gateway, self._ended, self._sinks = gateway, gateway._ended, gateway.sinks._open
+        self._gateway, self._ended, self._sinks = gateway, gateway._ended, gateway.sinks.for_records
         self._random = random.Random(1)
         self._turn, self._left, self._order = "", 0, list[str]()
         self._block: dict[str, float] = {}
@@ -81,7 +81,7 @@ class Turns:
         vars(self._gateway.metrics).pop("finished", None)
         if not counts:
             vars(self._gateway.metrics)["finished"] = uncounted
-        self._gateway.sinks._open = self._sinks if writes else {}
+        self._gateway.sinks.for_records = self._sinks if writes else {}
 
     def _write_down(self, calls: Sequence[Call]) -> None:
         begun = time.thread_time()

@@ -415,6 +415,17 @@ def test_why_no_call_was_served_is_followed_by_what_to_look_at(
     assert "There is no such deployment (--deployment)" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("deployment", "key"), [("gpt-4o", "wrong"), ("none", KEY)])
+def test_a_run_ends_early_where_no_call_would_be_served(
+    url: str, deployment: str, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (url, "-e", deployment, "-r", "3000", "-d", "86400", *CUSTOM)
+    assert main(words, {"OPENAI_API_KEY": key}) == 1
+    said = capsys.readouterr().out
+    assert "Ended early: the first 10 calls were all refused, and so would be the others." in said
+    assert ("401 " if key == "wrong" else "DeploymentNotFound ") in said
+
+
 def test_a_key_that_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["http://127.0.0.1:9", "-e", "x", "-r", "60"], {}) == 1
     assert "the environment has no OPENAI_API_KEY" in capsys.readouterr().err

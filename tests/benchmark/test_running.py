@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
+import pytest
+
 from aoai_gateway.benchmark.plan import Consumer, Shape, Step, planned
-from aoai_gateway.benchmark.running import Run
-from tests.usage.records import record
+from aoai_gateway.benchmark.running import FIRST_CALLS, Run
+from tests.usage.records import attempt, record
 
 
 class Caller:
@@ -76,3 +79,47 @@ def test_told_twice_it_gives_them_up_and_writes_them_down() -> None:
     run, written = asyncio.run(stopped(answers=False))
     assert len(written) == run.sent
     assert run.document()["causes"] == {"timeout": run.sent}
+
+
+class AtOnce(Caller):
+    """Answers at once with these records, and with the last one ever after."""
+
+    def __init__(self, records: Sequence[dict[str, Any]]) -> None:
+        super().__init__()
+        self._records = itertools.chain(records, itertools.repeat(records[-1]))
+
+    async def call(self, ready: Any) -> dict[str, Any]:
+        return next(self._records)
+
+
+REFUSED = record(status=401, error="401", waited_ms=0.0)
+UNTRUSTED = record(outcome="backends_out", status=None, attempts=[attempt(status=None, failure="tls")])
+THROTTLED = record(status=429, error="429", waited_ms=0.0)
+UNREACHED = record(outcome="backends_out", status=None, attempts=[attempt(status=None, failure="connect")])
+
+
+async def ended(*records: dict[str, Any]) -> Run:
+    """A run of 50 calls at equal distances, each of which ends before the next one is due."""
+    loop, caller = asyncio.get_running_loop(), AtOnce(records)
+    step = Step(60_000, math.inf)
+    calls = planned([step], [Shape(1, 1)], [Consumer("Ann", "k")], Random(1), arrivals="steady")
+    run = Run(
+        calls, [step], caller, begun=loop.time(), clock=loop.time, write=lambda _: None, most=50  # type: ignore[arg-type]
+    )  # fmt: skip
+    await asyncio.wait_for(run.run(), 60)
+    return run
+
+
+@pytest.mark.parametrize("refused", [REFUSED, UNTRUSTED])
+def test_it_ends_early_where_the_first_calls_are_refused_for_what_lasts(refused: dict[str, Any]) -> None:
+    run = asyncio.run(ended(refused))
+    assert run.ended_early
+    assert run.document()["ended_early"]
+    assert FIRST_CALLS <= run.sent < 50
+
+
+@pytest.mark.parametrize("other", [record(), THROTTLED, UNREACHED])
+def test_it_goes_on_where_an_early_call_was_not(other: dict[str, Any]) -> None:
+    run = asyncio.run(ended(REFUSED, other, REFUSED))
+    assert not run.ended_early
+    assert run.sent == 50

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from aoai_gateway.config.model import Model
+from aoai_gateway.config.fields import Model
 from aoai_gateway.config.models import Config
 
 

@@ -45,7 +45,7 @@ def problems(compiled: Callable[..., Loaded]) -> Callable[..., list[str]]:
 def warnings(compiled: Callable[..., Loaded]) -> Callable[..., list[str]]:
     """Load text without problems; return its warnings, one line each.
 
-    But for those about short keys, which is how keys are written in tests: see test_key_checks.py.
+    But for those about short keys, which is how keys are written in tests: see test_credential_checks.py.
     """
 
     def run(text: str, *policies: str, env: Mapping[str, str] = ENV) -> list[str]:

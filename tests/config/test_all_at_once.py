@@ -87,6 +87,14 @@ def test_without_endpoints_the_clients_are_judged_nevertheless(told: Callable[..
     assert "bigg" not in said
 
 
+def test_names_that_are_made_up_for_missing_ones_are_not_told(told: Callable[..., str]):
+    nameless = "        - {model_name: c, standins: [{model: c, weight: 2}]}\n"
+    said = told(HEAD + nameless + CLIENTS)
+    assert 'model_name: unknown key; did you mean "name"?' in said
+    assert '.model: unknown key; did you mean "name"?' in said
+    assert "unnamed" not in said
+
+
 @pytest.mark.parametrize(
     ("old", "new", "follows"),
     [

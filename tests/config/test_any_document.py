@@ -164,7 +164,7 @@ def test_a_configuration_or_problems_and_no_secret(first: dict[str, object], sec
         for each in result.config.clients:
             for deployment in ("big", "b1", "anything"):
                 made = effective_policy(result.config, each, deployment)
-                assert made is effective_policy(result.config, each, deployment)
+                assert made == effective_policy(result.config, each, deployment)
                 assert made.on_exceed.deployment != deployment
     else:
         assert result.problems

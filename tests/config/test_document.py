@@ -128,8 +128,13 @@ def test_tags_are_refused_without_repeating_them(text: str):
 
 def test_a_key_must_be_a_single_text():
     assert refused("? [x]\n: 1\n") == ["gateway.yaml:1: a key must be a single word or text"]
-    (said,) = refused("a: {{ env.KEY }}\n")
+    (said,) = refused("a: {{x: y}: 1, b: 2}\n")
     assert said.endswith('a key must be a single word or text; quote a value that begins with "{"')
+
+
+def test_a_placeholder_of_a_template_is_said_to_be_one():
+    (said,) = refused("a: {{ env.KEY }}\n")
+    assert said.endswith("a: is a placeholder of a template, {{ … }}; fill it in, or write ${NAME}")
 
 
 def test_an_alias_may_not_contain_itself():

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from aoai_gateway.config.document import Scalar
-from aoai_gateway.config.model import Model
+from aoai_gateway.config.fields import Model
 from aoai_gateway.config.prices import Price
 from aoai_gateway.config.problems import Place
 from aoai_gateway.config.validation import _EXPECTED, _show
@@ -90,11 +90,28 @@ clients:
             "router_settings: unknown key; it is LiteLLM's; docs/howto/litellm.md says what stands for its "
             "settings here",
         ),
+        (
+            "usage_log: {{ LOG }}",
+            "usage_log: is a placeholder of a template, {{ … }}; fill it in, or write ${NAME}",
+        ),
+        (
+            "budget_file: {{.Values.file}}",
+            "budget_file: is a placeholder of a template, {{ … }}; fill it in, or write ${NAME}",
+        ),
+        (
+            "  - {name: B, key: key-of-client-b-16, budget_duration: 30d}",
+            "clients[1].budget_duration: unknown key; leave it out: max_cost_per_day and max_cost_per_month "
+            "name theirs",
+        ),
         ("num_retries: 2", 'num_retries: unknown key; did you mean "replay"?'),
         ("usage_log: ''", 'usage_log: is empty; write "stdout" or the path of a file'),
         ('listen: {port: "${NOT:-x}"}', 'listen.port: is "${NOT:-x}", but a whole number is expected'),
         (
             "listen: {certificate: no.pem}",
+            "listen.certificate: names a file that does not exist; looked for ",
+        ),
+        (
+            "listen: {certificate: ~no-such-user/no.pem}",
             "listen.certificate: names a file that does not exist; looked for ",
         ),
     ],
@@ -103,6 +120,26 @@ def test_messages(problems: Problems, line: str, said: str):
     (problem,) = problems(HEAD + line)
     assert problem.startswith(f"gateway.yaml:9: {said}")
     assert problem == f"gateway.yaml:9: {said}" or said.endswith("for ")
+
+
+@pytest.mark.parametrize(
+    ("written", "right"),
+    [
+        ("10k", "10"),
+        ("2.5k", "2.5"),
+        ("10000 tokens", "10"),
+        ("2500 tpm", "2.5"),
+        ("'10,000'", None),
+        ("50%", None),
+    ],
+)
+@pytest.mark.parametrize("form", ["{}", "{{gpt-4o: {}}}"])
+def test_a_limit_in_thousands_is_not_told_to_be_a_thousand_times_as_much(
+    problems: Problems, form: str, written: str, right: str | None
+):
+    limit = f"max_tokens_per_minute_in_k: {form.format(written)}"
+    (problem,) = problems(f"{HEAD}  - {{name: B, key: key-of-client-b-16, {limit}}}")
+    assert problem.endswith(f"write {right}" if right else "a number is expected")
 
 
 @pytest.mark.parametrize(

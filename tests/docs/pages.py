@@ -78,6 +78,7 @@ def all_pages() -> list[Page]:
     return [page(name) for name in (*FRONT, *names)]
 
 
+@cache
 def blocks(language: str) -> list[Block]:
     """Return the blocks of a language on all pages."""
     return [block for each in all_pages() for block in each.blocks() if block.language == language]

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
+from aoai_gateway.engine.answer_times import BYTES_PER_TOKEN, learn_cut_off
 from aoai_gateway.engine.call import Session
 from aoai_gateway.engine.effects import ClientGone, Ended
-from aoai_gateway.engine.lessons import BYTES_PER_TOKEN, learn_cut_off
 from aoai_gateway.wire.delivered import Delivered
 from aoai_gateway.wire.usage import Usage
 from tests.engine.scenarios.azure import Deployment

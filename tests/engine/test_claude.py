@@ -8,9 +8,9 @@ import pytest
 
 from aoai_gateway.config.models import Client, Priority
 from aoai_gateway.config.prices import Price
+from aoai_gateway.engine.answer_times import is_foretold
 from aoai_gateway.engine.effects import Reserve, Settle
 from aoai_gateway.engine.money import usage_cost
-from aoai_gateway.engine.timeouts import is_foretold
 from aoai_gateway.wire.delivered import Delivered
 from aoai_gateway.wire.usage import Usage, read_usage
 from tests.engine_driver import Answer, Refuse, World, world

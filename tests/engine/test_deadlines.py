@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from aoai_gateway.config.models import Client
-from aoai_gateway.engine.call import Call
+from aoai_gateway.engine.call import LARGEST_BOUND, Call
 from aoai_gateway.engine.effects import Reserve
-from aoai_gateway.engine.timeouts import LARGEST_BOUND, completion_bound
 from aoai_gateway.wire.bodies import parse_body
 from tests.engine_driver import CHAT, EMBEDDINGS, RESPONSES, World, world
 
@@ -39,12 +38,12 @@ def asked(path: str, raw: bytes, **edits: int) -> Call:
     ],
 )
 def test_the_bound_is_that_of_all_answers_together(path: str, raw: bytes, bound: int | None) -> None:
-    assert completion_bound(asked(path, raw)) == bound
+    assert asked(path, raw).completion_bound() == bound
 
 
 def test_what_the_clients_limits_set_counts() -> None:
-    assert completion_bound(asked(CHAT, b'{"max_tokens": 10, "n": 4}', max_tokens=5, n=2)) == 10
-    assert completion_bound(asked(CHAT, b"{}", max_tokens=5)) == 5
+    assert asked(CHAT, b'{"max_tokens": 10, "n": 4}', max_tokens=5, n=2).completion_bound() == 10
+    assert asked(CHAT, b"{}", max_tokens=5).completion_bound() == 5
 
 
 def test_routing_and_quota_count_the_same() -> None:

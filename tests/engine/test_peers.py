@@ -12,7 +12,7 @@ from aoai_gateway.engine.effects import Settle
 from aoai_gateway.engine.settlement import Unfinished
 from aoai_gateway.quota.quotas import Quota, Reservation
 from aoai_gateway.routing.breaker import Break, BreakLengths, FailedCall
-from aoai_gateway.routing.half_open import MOST_UNHEARD
+from aoai_gateway.routing.recovery import MOST_UNHEARD
 from aoai_simulator.limits import PaygLimits
 from tests.bench.workloads import jobs
 from tests.engine.scenarios.azure import Deployment

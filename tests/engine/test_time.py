@@ -9,7 +9,7 @@ import pytest
 
 from aoai_gateway.config.models import Aoai, Client, Config, Endpoint
 from aoai_gateway.engine.call import Outcome
-from aoai_gateway.routing.liveness import Liveness
+from aoai_gateway.routing.responsiveness import Liveness
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import (
     EMBEDDINGS,

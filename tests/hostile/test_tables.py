@@ -24,7 +24,6 @@ from mitmproxy.test import taddons
 from aoai_gateway.bounded import Bounded
 from aoai_gateway.config.models import Config
 from aoai_gateway.engine import end_users
-from aoai_gateway.quota import effective_policy
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.runtime.stream_hooks import GatewayAskHook
 from tests.proxy.layer_driver import Clock, Connection, listen
@@ -43,7 +42,6 @@ BOUNDED_OTHERWISE = {
     "gateway.engine.admission._users._seen": end_users.MOST_USERS,
     "gateway.state._accounts": "accounts of these, until nothing is booked on them any more",
     "gateway.state._looked_at": "the same accounts",
-    "gateway.written.derived[]": effective_policy.MOST_KEPT,
 }
 """Tables that have bounds of their own, with tests of their own."""
 

@@ -86,8 +86,7 @@ def test_a_key_ends_at_its_date(client: dict[str, Any], code: str | None) -> Non
 
 def test_a_day_ends_when_the_next_one_begins() -> None:
     made = config({"key": KEY, "not_after": "2030-05-06"})
-    known = made.known_key(KEY)
-    assert known is not None
+    known = made.known_keys[digest_of(KEY)]
     end = datetime.datetime(2030, 5, 7, tzinfo=datetime.UTC).timestamp()
     assert known.not_after == end
 

@@ -52,6 +52,14 @@ def test_nothing_happens_to_nothing(capture: Capture) -> None:
     assert not capture.path.exists()
 
 
+def test_a_folder_that_is_removed_is_made_anew(capture: Capture, tmp_path: Path) -> None:
+    captured = Capture(tmp_path / "captures" / "calls.flows")
+    captured.response(tflow.tflow(resp=True))
+    captured.done()
+    assert captured.lost == 0
+    assert len(flows(captured.path)) == 1
+
+
 def test_what_cannot_be_written_is_counted(capture: Capture, caplog: pytest.LogCaptureFixture) -> None:
     capture.path.mkdir()
     for _ in range(3):

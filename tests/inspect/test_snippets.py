@@ -20,7 +20,7 @@ from openai.resources.chat import Completions as ChatCompletions
 from openai.resources.responses import Responses
 
 from aoai_gateway.inspect import snippets
-from aoai_gateway.inspect.call_code import LARGEST, written
+from aoai_gateway.inspect.picked_views import LARGEST, written
 from aoai_gateway.inspect.snippets import FORMATS, KEYWORDS, Request
 from aoai_gateway.wire.gateway_error import GatewayError
 from tests.programs import require
@@ -179,7 +179,7 @@ VALUES = st.recursive(
 
 @given(VALUES)
 def test_any_value_is_the_same_in_python(value: Any) -> None:
-    assert ast.literal_eval(snippets._python(value, 0)) == value
+    assert ast.literal_eval(snippets._PYTHON.write(value, 0)) == value
 
 
 @given(st.dictionaries(TEXTS, VALUES, max_size=5))
@@ -237,13 +237,13 @@ def test_what_has_no_prompt_is_not_written_as_code(path: str, name: str) -> None
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_is_nested_is_written_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     texts: list[str] = []
-    write = snippets._text
+    write = snippets._json
 
-    def counted(value: str) -> str:
+    def counted(value: Any, indent: int | None = None) -> str:
         texts.append(value)
-        return write(value)
+        return write(value, indent)
 
-    monkeypatch.setattr(snippets, "_text", counted)
+    monkeypatch.setattr(snippets, "_json", counted)
     value: Any = {str(number): "x" * 50 for number in range(200)}
     for _ in range(200):
         value = {"inner": value, "more": "y" * 90}

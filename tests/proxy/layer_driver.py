@@ -175,7 +175,7 @@ class Connection:
         """Whether nothing is left of any call."""
         layer = self.layer
         gateway = self.gateway
-        left = (layer.streams, layer.waiting_for_establishment, layer.deadlines._due, gateway.calls)
+        left = (layer.streams, layer.waiting_for_establishment, layer._deadlines._due, gateway.calls)
         return not any(left) and not gateway.held.total
 
 

@@ -1,4 +1,4 @@
-"""What becomes of answers with 200: complete ones that lack an end, failures inside them, coded ones."""
+"""What becomes of answers: complete ones that lack an end, failures inside them, codings, secrets in them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from collections.abc import Callable
 
 import brotli
 import pytest
+from mitmproxy import http
 from mitmproxy.proxy import events
 
 from aoai_gateway.engine.call import Call, Outcome
+from aoai_gateway.proxy.answers import mask_decoded, mask_head
 from aoai_gateway.proxy.downstream_response import DownstreamResponse
 from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
 from aoai_gateway.proxy.upstream_response import UpstreamResponse
 from aoai_gateway.runtime.counting import TokenCounting
 from aoai_gateway.runtime.stream_hooks import GatewayAttemptFailedHook
 from aoai_gateway.tokens import Counter
+from aoai_gateway.wire.masking import KnownSecrets
 from tests.encodings import encodings
 from tests.engine_driver import ANYBODY
 from tests.proxy.layer_driver import Connection
@@ -30,6 +33,8 @@ STOP = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
 FILTERED = STOP.replace(b"stop", b"content_filter")
 ERROR = b'data: {"error":{"code":"server_error","message":"oops"}}\n\n'
 END = b"0\r\n\r\n"
+KEY = "Kq7/w+Zr93=xPLk2"
+SECRETS = (KnownSecrets([KEY]), KnownSecrets(["token-of-this-call"]))
 
 
 def chunk(data: bytes) -> bytes:
@@ -309,3 +314,40 @@ def test_an_answer_that_a_bug_of_ours_keeps_from_the_client_costs_nothing(
     here.respond("a", 200)
     assert (call.outcome, call.charged_tokens) == (Outcome.ERROR, 0)
     assert not here.gateway.reservations
+
+
+# --- secrets in them -----------------------------------------------------------------------------------
+
+
+def test_a_head_is_masked_everywhere() -> None:
+    response = http.Response.make(200, b"", {"x": f"a {KEY}", "y": "token-of-this-call", "z": "fine"})
+    response.reason = f"OK {KEY}"
+    mask_head(response, SECRETS)
+    assert response.reason == "OK " + "*" * 16
+    assert response.headers["x"] == "a " + "*" * 16
+    assert response.headers["y"] == "*" * 18
+    assert response.headers["z"] == "fine"
+
+
+def test_a_head_without_any_stays_the_same_object() -> None:
+    response = http.Response.make(200, b"", {"x": "fine"})
+    fields = response.data.headers.fields
+    mask_head(response, SECRETS)
+    assert response.data.headers.fields is fields
+
+
+def test_an_encoded_body_is_given_decoded_if_it_holds_one() -> None:
+    response = http.Response.make(200, b"", {"content-encoding": "gzip"})
+    response.data.content = gzip.compress(f"<{KEY}>".encode())
+    decoded = mask_decoded(response, f"<{KEY}>".encode(), SECRETS)
+    assert decoded == response.data.content == b"<" + b"*" * 16 + b">"
+    assert "content-encoding" not in response.headers
+
+
+def test_an_encoded_body_without_any_stays_encoded() -> None:
+    packed = gzip.compress(b"fine")
+    response = http.Response.make(200, b"", {"content-encoding": "gzip"})
+    response.data.content = packed
+    assert mask_decoded(response, b"fine", SECRETS) == b"fine"
+    assert response.data.content is packed
+    assert mask_decoded(response, None, SECRETS) == b""

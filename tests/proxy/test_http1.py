@@ -22,9 +22,9 @@ from mitmproxy.proxy.layers.http import (
 from mitmproxy.test import tflow
 
 from aoai_gateway.config.models import Limits
-from aoai_gateway.proxy.error_responses import error_response
 from aoai_gateway.proxy.http1 import GatewayHttp1Server
-from aoai_gateway.proxy.messages import WholeRequest, WholeResponse
+from aoai_gateway.proxy.own_responses import error_response
+from aoai_gateway.proxy.stream_events import WholeRequest, WholeResponse
 from aoai_gateway.wire import errors
 
 HEAD = b"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
@@ -65,7 +65,7 @@ class Connection:
                 self.timers.append((command, self.clock.now + command.delay))
             elif isinstance(command, ReceiveHttp) and self.answers_at_once:
                 assert isinstance(command.event, WholeRequest)
-                self.feed(WholeResponse(command.event.stream_id, http.Response.make(200, b""), b""))
+                self.feed(WholeResponse(command.event.stream_id, http.Response.make(200, b"")))
 
     def receive(self, *parts: bytes) -> Connection:
         for part in parts:

@@ -22,6 +22,7 @@ from aoai_gateway.proxy import upstream_attempt as sending
 from aoai_gateway.proxy.downstream_response import DownstreamResponse
 from aoai_gateway.proxy.http1 import LAST_WORD_SECONDS
 from aoai_gateway.proxy.upstream import MAX_HEAD, MAX_INTERIM
+from aoai_gateway.runtime.held_bytes import Held
 from aoai_gateway.runtime.stream_hooks import GatewayAskHook
 from aoai_gateway.wire.bodies import LARGE_BODY, parse_body
 from aoai_gateway.wire.request_body import RequestBody
@@ -552,7 +553,7 @@ CHUNKED = UPLOAD.replace(b"content-length: 1000", b"transfer-encoding: chunked")
 def crowded(made: Callable[..., Connection]) -> Connection:
     """A gateway that holds 4 MB of bodies, with a client that has them nearly all."""
     here = made(limits={"body_mb": 2, "bodies_mb": 4})
-    here.gateway.held.open("another", 4 * MIB).grow(2 * MIB)
+    Held(here.gateway.held, "another", 4 * MIB).grow(2 * MIB)
     return here
 
 
@@ -641,7 +642,7 @@ class Kept:
 
 def kept_records(here: Connection) -> list[dict[str, Any]]:
     kept = Kept()
-    here.gateway.sinks._open["kept"] = kept  # type: ignore[assignment]
+    here.gateway.sinks.for_records["kept"] = kept  # type: ignore[assignment]
     return kept.records
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from mitmproxy import http
@@ -20,14 +21,19 @@ from aoai_gateway.proxy.request_head import (
     credential_in,
     is_spooled,
     place,
+    strip_known,
+    strip_secrets,
 )
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.wire.gateway_error import GatewayError
+from aoai_gateway.wire.masking import KnownSecrets
 from tests.engine_driver import config
 
 KEY = {"api-key": "key-of-anybody"}
 TOKEN = "eyJhbGciOiJub25lIn0.eyJzdWIiOiIxIn0.c2ln"
 PATH = "/openai/v1/chat/completions"
+SECRET = "Kq7/w+Zr93=xPLk2"
+SECRETS = (KnownSecrets([SECRET]), KnownSecrets(["token-of-this-call"]))
 ENTRA = Client(name="entra", uses_entra_id_auth=True)
 
 
@@ -245,3 +251,39 @@ def test_a_request_is_shown_where_it_came_in() -> None:
     place(asked, connection)
     assert asked.url.startswith("http://10.0.0.9:8080/openai/")
     assert asked.headers["host"] == "gw"
+
+
+def test_secrets_are_taken_out_of_a_clients_request() -> None:
+    secret = http.Headers(
+        ((b"API-Key", b"k"), (b"x", b"1"), (b"authorization", b"Bearer t"), (b"Cookie", b"c"))
+    )
+    request = tutils.treq(headers=secret)
+    strip_secrets(request)
+    assert request.headers.fields == ((b"x", b"1"),)
+
+
+@pytest.mark.parametrize(
+    ("target", "left"),
+    [
+        (f"{PATH}?api_key={quote(SECRET, safe='')}", PATH),
+        (f"{PATH}?a=1&token={SECRET.replace('+', '%2B')}&b=2", f"{PATH}?a=1&b=2"),
+        (f"{PATH}?a=x{SECRET}y", PATH),
+        (f"{PATH}?{SECRET}", PATH),
+        (f"{PATH}?a=%4Bq7/w%2BZr93%3dxPLk2", PATH),
+        (f"{PATH};k={SECRET}", f"{PATH};k={'*' * 16}"),
+        (f"{PATH}?a=1", f"{PATH}?a=1"),
+        (f"{PATH}?", f"{PATH}?"),
+        ("/%4Bq7/w%2BZr93%3dxPLk2", "/" + "*" * 22),
+    ],
+)
+def test_a_target_is_stripped(target: str, left: str) -> None:
+    request = tutils.treq(path=target.encode())
+    strip_known(request, SECRETS)
+    assert request.path == left
+
+
+def test_fields_of_any_name_are_stripped() -> None:
+    fields = [(b"x-any", f"it is {SECRET}".encode()), (SECRET.encode(), b"1"), (b"x-fine", b"fine")]
+    request = tutils.treq(headers=http.Headers(fields))
+    strip_known(request, SECRETS)
+    assert request.headers.fields == ((b"x-fine", b"fine"),)

@@ -16,7 +16,7 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessag
 from wsproto.utilities import generate_accept_token
 
 from aoai_gateway.config.models import Standin, VirtualDeployment
-from aoai_gateway.proxy.messages import GatewayLeaves
+from aoai_gateway.proxy.stream_events import GatewayLeaves
 from aoai_gateway.runtime.stream_hooks import Awaited, GatewayAskHook
 from aoai_gateway.wire import session_messages
 from aoai_gateway.wire.bodies import parse_body

@@ -11,10 +11,9 @@ from mitmproxy.proxy.layers.http import RequestProtocolError
 
 from aoai_gateway.proxy.delivery import Delivery
 from aoai_gateway.proxy.downstream_request import RequestSteps
-from aoai_gateway.proxy.messages import Crashed, DeadlinePassed
 from aoai_gateway.proxy.session_steps import SessionSteps
 from aoai_gateway.proxy.stream import GatewayStream
-from aoai_gateway.proxy.stream_states import STEPS, State
+from aoai_gateway.proxy.stream_events import STEPS, Crashed, DeadlinePassed, State
 
 
 @pytest.mark.parametrize("step", sorted(set(STEPS.values())))

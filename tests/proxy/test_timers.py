@@ -7,7 +7,7 @@ import heapq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aoai_gateway.proxy.messages import StreamDeadlines
+from aoai_gateway.proxy.layer import StreamDeadlines
 
 
 class Timers:

@@ -14,7 +14,6 @@ from mitmproxy.proxy.layers.http import (
     ResponseHeaders,
     ResponseProtocolError,
 )
-from mitmproxy.test import tflow
 
 from aoai_gateway.engine.attempt import Attempt, FailureKind
 from aoai_gateway.engine.call import Call, Setup
@@ -22,7 +21,7 @@ from aoai_gateway.engine.effects import Answered, AttemptTimeouts, Drained, Fail
 from aoai_gateway.proxy import upstream_response as module
 from aoai_gateway.proxy.upstream_response import UpstreamResponse
 from aoai_gateway.routing.backends import RoutingTable
-from aoai_gateway.routing.liveness import SHORTEST, Liveness
+from aoai_gateway.routing.responsiveness import SHORTEST, Liveness
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.targets import parse_target
 from tests.engine_driver import ANYBODY, CHAT, RESPONSES, config
@@ -53,7 +52,6 @@ class Wire:
         self.received = UpstreamResponse(
             call,
             Attempt(1, setup.table.backends[0], self.now, liveness=self.liveness),
-            tflow.tserver_conn(),
             reused=reused,
             timeouts=AttemptTimeouts(connect=1, first_byte=5, preamble=3, idle=7),
             remove_usage=False,

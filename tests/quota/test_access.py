@@ -1,12 +1,14 @@
-"""Which client may use which deployment and which endpoint."""
+"""Which deployments, endpoints and priority class a client may use."""
 
 from __future__ import annotations
 
 import pytest
 
 from aoai_gateway.config.models import Client, Group
-from aoai_gateway.quota.access import check_access, may_use, may_use_endpoint, visible_deployments
+from aoai_gateway.config.priorities import Priority
+from aoai_gateway.quota.access import check_access, class_of, may_use, may_use_endpoint, visible_deployments
 from aoai_gateway.wire.gateway_error import GatewayError
+from tests.engine_driver import config
 
 ANYTHING = Client(name="wide", key="key-of-wide")
 SOME = Client(name="narrow", key="key-of-narrow", deployments_allowed="a, b")
@@ -68,3 +70,35 @@ def test_which_endpoints_may_serve() -> None:
     assert of(PLACES) == of(SOME.within(PLACES)) == [True, True, False, False]
     assert of(ANYTHING) == [True] * 4
     assert of(NOTHING) == of(NOTHING.within(PLACES)) == [False] * 4
+
+
+NAMES = ("critical", "standard", "batch")
+CONFIG = config("a", priorities=tuple(Priority(name=name) for name in NAMES), default_priority="standard")
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "expected"),
+    [
+        ("critical", None, "critical"),
+        ("critical", "batch", "batch"),
+        ("critical", " standard ", "standard"),
+        ("batch", "batch", "batch"),
+        (None, None, "standard"),
+        (None, "batch", "batch"),
+    ],
+)
+def test_a_request_has_its_clients_class_or_a_lower_one(own: str | None, asked: str | None, expected: str):
+    assert class_of(CONFIG, own, asked).name == expected
+
+
+@pytest.mark.parametrize("asked", ["critical", "Batch", "", "x\r\ny"])
+def test_a_higher_class_or_an_unknown_one_is_refused_with_what_is_allowed(asked: str):
+    with pytest.raises(GatewayError) as caught:
+        class_of(CONFIG, None, asked)
+    assert (caught.value.status, caught.value.code) == (400, "priority_not_allowed")
+    assert "standard, batch" in caught.value.message
+    assert "\r" not in caught.value.message
+
+
+def test_without_priorities_the_header_means_nothing():
+    assert class_of(config("a"), "critical", "batch").name == "default"

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from aoai_gateway.config.models import Client, Config
-from aoai_gateway.quota import effective_policy as contracts
 from aoai_gateway.quota.effective_policy import REJECT, EffectivePolicy, OnExceed, effective_policy, quotas_of
 from aoai_gateway.quota.quotas import Quota
 from aoai_gateway.quota.request_limits import NO_LIMITS, RequestLimits
@@ -175,30 +174,6 @@ def test_no_client_is_degraded_to_the_deployment_that_it_asks_for() -> None:
     lesser = {"action": "degrade", "deployment": "small"}
     assert of("small", when_exceeded=lesser).on_exceed == OnExceed("degrade")
     assert of("big", when_exceeded=lesser).on_exceed == OnExceed("degrade", deployment="small")
-
-
-# --- computed once -----------------------------------------------------------------------------------------
-
-
-def test_it_is_computed_once_for_each_configuration_client_and_deployment() -> None:
-    made = config({"name": "a", "key": "a"}, {"name": "b", "key": "b", "dry_run": True})
-    a, b = made.clients
-    assert effective_policy(made, a, "big") is effective_policy(made, a, "big")
-    assert effective_policy(made, b, "big").dry_run
-    assert effective_policy(made, a, "small").deployment == "small"
-    changed = made.but(clients=(a.but(max_tokens_per_minute=5),))
-    assert effective_policy(changed, changed.clients[0], "big").quotas == (Quota(None, 5),)
-
-
-def test_names_that_callers_make_up_fill_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contracts, "MOST_KEPT", 3)
-    made = config({"name": "a", "key": "a", "max_tokens_per_minute": 5}, virtual=False)
-    for number in range(10):
-        made_up = effective_policy(made, made.clients[0], f"{number}")
-        assert made_up.deployment == f"{number}"
-        assert made_up.quotas == (Quota(None, 5),)
-    effective_policy(made, made.clients[0], "x" * 10_000)
-    assert list(made.derived[EffectivePolicy]) == [("a", "0"), ("a", "1"), ("a", "2")]
 
 
 def test_all_quotas_of_a_client() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aoai_gateway.quota.request_limits import NO_LIMITS, UNTOUCHED, Change, Limited, RequestLimits, apply
+from aoai_gateway.quota.request_limits import NO_LIMITS, Change, RequestLimits, apply
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.request_body import RequestBody
@@ -26,7 +26,7 @@ def body(target: Target = CHAT, **document: object) -> RequestBody:
     return parse_body(target, None, json.dumps(document).encode())
 
 
-def clamped(limits: dict[str, int], target: Target = CHAT, **document: object) -> Limited:
+def clamped(limits: dict[str, int], target: Target = CHAT, **document: object) -> tuple[Change, ...]:
     return apply(RequestLimits(clamp=True, **limits), body(target, **document), None)
 
 
@@ -38,7 +38,7 @@ def refused(limits: dict[str, int], target: Target = CHAT, **document: object) -
 
 
 def test_without_limits_nothing_is_touched() -> None:
-    assert apply(NO_LIMITS, body(max_tokens=10**6, n=100), 10**9) is UNTOUCHED
+    assert apply(NO_LIMITS, body(max_tokens=10**6, n=100), 10**9) == ()
 
 
 @pytest.mark.parametrize(
@@ -53,14 +53,12 @@ def test_without_limits_nothing_is_touched() -> None:
 )
 def test_a_completion_that_is_too_long(target: Target, key: str) -> None:
     limits = {"max_tokens": 4096}
-    assert clamped(limits, target, **{key: 8000}) == Limited(
-        max_tokens=4096, changes=(Change(key, 8000, 4096),)
-    )
+    assert clamped(limits, target, **{key: 8000}) == (Change(key, 8000, 4096),)
     error = refused(limits, target, **{key: 8000})
     assert (error.param, "8000" in error.message, "4096" in error.message) == (key, True, True)
     for fine in (0, 1, 4096):
-        assert clamped(limits, target, **{key: fine}) == Limited()
-        assert apply(RequestLimits(max_tokens=4096), body(target, **{key: fine}), None) == Limited()
+        assert clamped(limits, target, **{key: fine}) == ()
+        assert apply(RequestLimits(max_tokens=4096), body(target, **{key: fine}), None) == ()
 
 
 @pytest.mark.parametrize("clamp", [True, False])
@@ -82,48 +80,46 @@ def test_a_request_that_names_no_bound_is_given_one(
     limits = RequestLimits(max_tokens=ceiling, default_max_tokens=default, clamp=clamp)
     for document in ({}, {key: None}):
         limited = apply(limits, body(target, **document), None)
-        assert limited == Limited(max_tokens=given, changes=(Change(key, None, given),))
+        assert limited == (Change(key, None, given),)
 
 
 def test_what_has_no_completion_is_given_no_bound() -> None:
     limits = {"max_tokens": 5, "default_max_tokens": 4, "n": 1, "best_of": 1}
-    assert clamped(limits, EMBEDDINGS, max_tokens=9, n=9, best_of=9) == Limited()
-    assert clamped({"n": 1, "best_of": 1}, RESPONSES, n=9, best_of=9) == Limited()
+    assert clamped(limits, EMBEDDINGS, max_tokens=9, n=9, best_of=9) == ()
+    assert clamped({"n": 1, "best_of": 1}, RESPONSES, n=9, best_of=9) == ()
 
 
 def test_too_many_answers() -> None:
-    assert clamped({"n": 2}, n=5) == Limited(n=2, changes=(Change("n", 5, 2),))
-    assert clamped({"n": 2}, COMPLETIONS, n=5) == Limited(n=2, changes=(Change("n", 5, 2),))
-    assert clamped({"n": 2}, n=2) == clamped({"n": 2}) == Limited()
+    assert clamped({"n": 2}, n=5) == (Change("n", 5, 2),)
+    assert clamped({"n": 2}, COMPLETIONS, n=5) == (Change("n", 5, 2),)
+    assert clamped({"n": 2}, n=2) == clamped({"n": 2}) == ()
     error = refused({"n": 2}, n=5)
     assert error.param == "n"
 
 
 def test_too_many_candidates() -> None:
-    assert clamped({"best_of": 2}, COMPLETIONS, best_of=5) == Limited(
-        best_of=2, changes=(Change("best_of", 5, 2),)
-    )
+    assert clamped({"best_of": 2}, COMPLETIONS, best_of=5) == (Change("best_of", 5, 2),)
     assert refused({"best_of": 2}, COMPLETIONS, best_of=5).param == "best_of"
-    assert clamped({"best_of": 2}, best_of=5) == Limited()  # chat has none
+    assert clamped({"best_of": 2}, best_of=5) == ()  # chat has none
 
 
 def test_there_are_never_more_answers_than_candidates() -> None:
-    assert clamped({"best_of": 1}, COMPLETIONS, best_of=5, n=3) == Limited(
-        n=1, best_of=1, changes=(Change("best_of", 5, 1), Change("n", 3, 1))
+    assert clamped({"best_of": 1}, COMPLETIONS, best_of=5, n=3) == (
+        Change("best_of", 5, 1),
+        Change("n", 3, 1),
     )
-    assert clamped({"best_of": 2, "n": 3}, COMPLETIONS, best_of=5, n=4) == Limited(
-        n=2, best_of=2, changes=(Change("best_of", 5, 2), Change("n", 4, 2))
+    assert clamped({"best_of": 2, "n": 3}, COMPLETIONS, best_of=5, n=4) == (
+        Change("best_of", 5, 2),
+        Change("n", 4, 2),
     )
-    assert clamped({"best_of": 2, "n": 2}, COMPLETIONS, best_of=5, n=2) == Limited(
-        best_of=2, changes=(Change("best_of", 5, 2),)
-    )
+    assert clamped({"best_of": 2, "n": 2}, COMPLETIONS, best_of=5, n=2) == (Change("best_of", 5, 2),)
 
 
 @pytest.mark.parametrize("clamp", [True, False])
 def test_a_long_prompt_is_rejected_with_either_action(clamp: bool) -> None:
     limits = RequestLimits(prompt_tokens=100_000, clamp=clamp)
     for fine in (None, 0, 100_000):
-        assert apply(limits, body(), fine) == Limited()
+        assert apply(limits, body(), fine) == ()
     with pytest.raises(GatewayError) as caught:
         apply(limits, body(), 100_001)
     assert (caught.value.status, caught.value.code) == (400, "parameter_over_limit")
@@ -160,7 +156,7 @@ def test_a_clamped_body_is_within_the_limits_and_otherwise_the_same(
 ) -> None:
     before = body(target, **document)
     limited = apply(limits, before, None)
-    raw = before.edited(max_tokens=limited.max_tokens, n=limited.n, best_of=limited.best_of)
+    raw = before.edited(**{change.edits: change.given for change in limited})
     after = parse_body(target, None, raw)
 
     if limits.max_tokens is not None:
@@ -176,15 +172,16 @@ def test_a_clamped_body_is_within_the_limits_and_otherwise_the_same(
         assert after.n <= after.best_of
 
     # Nothing is changed that no note tells of, and nothing without need.
-    told = {note.split(" ")[0] for note in limited.notes}
+    told = {change.member for change in limited}
     bounds = {"max_tokens", "max_completion_tokens", "max_output_tokens"}
     changed = {key for key in {*document, *after.parsed} if document.get(key) != after.parsed.get(key)}
     assert changed - bounds == told - bounds
     assert bool(changed & bounds) <= bool(told & bounds)
     assert (raw == before.raw) is not bool(changed)
-    assert all(note.isascii() and note.isprintable() and "," not in note for note in limited.notes)
+    notes = [str(change) for change in limited]
+    assert all(note.isascii() and note.isprintable() and "," not in note for note in notes)
     # Once clamped, it stays as it is.
-    assert apply(limits, after, None) == Limited()
+    assert apply(limits, after, None) == ()
 
 
 @given(LIMITS, DOCUMENTS, st.sampled_from([CHAT, COMPLETIONS, RESPONSES]))
@@ -192,7 +189,7 @@ def test_what_is_rejected_is_what_would_be_lowered(
     limits: RequestLimits, document: dict[str, Any], target: Target
 ) -> None:
     request = body(target, **document)
-    lowered = [note for note in apply(limits, request, None).notes if "unset" not in note]
+    lowered = [change for change in apply(limits, request, None) if change.asked is not None]
     strict = RequestLimits(
         limits.max_tokens, limits.default_max_tokens, limits.n, limits.best_of, limits.prompt_tokens
     )

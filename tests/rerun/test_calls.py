@@ -12,7 +12,7 @@ from mitmproxy.http import Headers, HTTPFlow, Response
 from mitmproxy.io import FlowWriter
 from mitmproxy.test import tflow
 
-from aoai_gateway.inspect import capture_filter as rules
+from aoai_gateway.inspect import capture as rules
 from aoai_gateway.rerun.calls import CaptureError, read_session
 
 ANSWER = {"choices": [{"finish_reason": "stop", "message": {"content": "Hi"}}], "usage": {"prompt_tokens": 1}}

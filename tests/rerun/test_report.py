@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from aoai_gateway.rerun.answers import Answer
+from aoai_gateway.rerun.answers import Answer, compare
 from aoai_gateway.rerun.calls import CapturedCall, Outcome
-from aoai_gateway.rerun.comparison import compare
 from aoai_gateway.rerun.report import Row, total_lines, totals
 
 GOOD = Answer(200, "It is Paris.", "stop", 3, 5)

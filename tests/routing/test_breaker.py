@@ -23,7 +23,7 @@ def test_a_break_ends_by_itself() -> None:
     breaks = opened(("a", "ptu"), 5)
     assert breaks.on(PTU, 4.999) is not None
     assert breaks.on(PTU, 5) is None
-    assert list(breaks) == [], "and leaves nothing behind"
+    assert list(breaks.all()) == [], "and leaves nothing behind"
 
 
 def test_its_remaining_time_is_never_negative() -> None:

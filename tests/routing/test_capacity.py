@@ -17,7 +17,7 @@ from mitmproxy.http import Headers
 
 from aoai_gateway.routing.backends import Declared, RoutingTable
 from aoai_gateway.routing.capacity import EXPECTED_SECONDS, Capacities, Capacity
-from aoai_gateway.routing.slow_start import REFUSES_WITHIN
+from aoai_gateway.routing.recovery import REFUSES_WITHIN
 from aoai_gateway.routing.windows import SlidingWindow
 from aoai_gateway.wire.hints import RateLimits, read_rate_limits, retry_hint
 from aoai_simulator import limits as truth

@@ -16,8 +16,7 @@ from aoai_gateway.config.priorities import BreakLengths, PriorityClass
 from aoai_gateway.routing.backends import Backend, BackendKey, RoutingTable
 from aoai_gateway.routing.breaker import Break, Breaks, FailedCall
 from aoai_gateway.routing.capacity import Capacities
-from aoai_gateway.routing.client_shares import ClientShares
-from aoai_gateway.routing.demand import Demands
+from aoai_gateway.routing.demand import ClientShares, Demands
 from aoai_gateway.routing.order import Cause, Order, RoutingRequest, draw_lots, draw_takers, opens, order
 from aoai_gateway.wire.hints import RateLimits
 from tests.engine_driver import DEPLOYMENT, config
@@ -412,8 +411,7 @@ def never() -> float:
 
 
 def test_nothing_is_drawn_where_nothing_can_come_of_it() -> None:
-    assert draw_takers(fractions(1, 1), streaming=False, draw=never) is None
-    assert draw_takers(fractions(0.5, 1), streaming=True, draw=never) is None
+    assert draw_takers(fractions(1, 1), draw=never) is None
 
 
 @pytest.mark.parametrize(
@@ -421,17 +419,17 @@ def test_nothing_is_drawn_where_nothing_can_come_of_it() -> None:
 )
 def test_every_backend_draws_for_itself(draws: tuple[float, ...], takers: set[int]) -> None:
     numbers = iter(draws)
-    drawn = draw_takers(fractions(0.5, 0.5, 1), streaming=False, draw=lambda: next(numbers))
+    drawn = draw_takers(fractions(0.5, 0.5, 1), draw=lambda: next(numbers))
     assert drawn == {BackendKey(f"e{n}", f"s{n}") for n in takers}
 
 
 def test_a_fraction_of_zero_takes_none_even_at_the_lowest_draw() -> None:
-    assert draw_takers(fractions(0, 1), streaming=False, draw=lambda: 0.0) == {BackendKey("e1", "s1")}
+    assert draw_takers(fractions(0, 1), draw=lambda: 0.0) == {BackendKey("e1", "s1")}
 
 
 def test_the_last_in_line_takes_what_reaches_it() -> None:
     """Those after it may have been switched off by hand."""
 
-    assert draw_takers(fractions(1, 0.5), streaming=False, draw=never) is None
-    drawn = draw_takers(fractions(0.2, 0), streaming=False, draw=lambda: 0.9)
+    assert draw_takers(fractions(1, 0.5), draw=never) is None
+    drawn = draw_takers(fractions(0.2, 0), draw=lambda: 0.9)
     assert drawn == {BackendKey("e1", "s1")}

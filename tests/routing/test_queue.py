@@ -62,7 +62,6 @@ def test_classes_go_by_rank_and_within_one_client_by_arrival():
 def test_a_call_that_comes_back_is_where_its_arrival_puts_it():
     queue = queue_of(ticket("second", arrived=2), ticket("third", arrived=3))
     queue.join(ticket("first", arrived=1), 10)
-    assert queue.position("first") == 1
     assert served(queue) == ["first", "second", "third"]
 
 
@@ -123,7 +122,7 @@ def test_the_length_is_bounded_per_class():
     assert "c" not in queue
     assert queue.join(ticket("d", "critical"), 2)
     assert not queue.join(ticket("e", "batch"), 0)
-    assert (len(queue), queue.length("standard"), queue.length("batch")) == (3, 2, 0)
+    assert len(queue) == 3
 
 
 def test_an_id_waits_once():
@@ -144,16 +143,6 @@ def test_who_hangs_up_is_gone_at_once():
     assert "a" not in queue
     assert served(queue) == ["b"]
     assert not queue.leave("b")
-
-
-def test_positions():
-    queue = queue_of(
-        ticket("s1", arrived=0),
-        ticket("s2", arrived=1),
-        ticket("other", client="other", arrived=2),
-        ticket("c", "critical", arrived=3),
-    )
-    assert [queue.position(name) for name in ("c", "s1", "other", "s2", "nobody")] == [1, 2, 3, 4, None]
 
 
 def test_a_class_without_room_does_not_stop_a_lower_one():
@@ -326,18 +315,6 @@ def test_all_are_served_once_and_in_order_within_class_and_client(items):
     assert [by_id[name].cls_rank for name in order] == sorted(item.cls_rank for item in waiting)
 
 
-@given(tickets)
-def test_positions_foretell_the_order(items):
-    queue = queue_of(
-        *(
-            ticket(str(i), cls, client, float(arrived), tokens)
-            for i, (cls, client, arrived, tokens, _) in enumerate(items)
-        )
-    )
-    foretold = sorted((str(i) for i in range(len(items))), key=lambda name: queue.position(name) or 0)
-    assert served(queue) == foretold
-
-
 def test_minimum_shares_that_leave_little_are_kept_in_the_long_run():
     queue = WaitingQueue({"standard": 0.4375, "batch": 0.4921875})
     for cls in RANKS:
@@ -446,8 +423,7 @@ class Waiting(RuleBasedStateMachine):
     @invariant()
     def all_are_there(self):
         assert len(self.queue) == len(self.waiting)
-        positions = sorted(self.queue.position(name) for name in self.waiting)
-        assert positions == list(range(1, len(self.waiting) + 1))
+        assert all(name in self.queue for name in self.waiting)
 
 
 TestWaiting = Waiting.TestCase

@@ -224,7 +224,7 @@ def test_a_bug_in_it_is_a_bug_here(tmp_path: Path) -> None:
     async def run() -> None:
         code = """
             import pickle, sys
-            from aoai_gateway.runtime.body_jobs import FRAME, Bug
+            from aoai_gateway.runtime.body_worker import FRAME, Bug
             sys.stdin.buffer.read(FRAME.size)
             answer = pickle.dumps(Bug("KeyError; somewhere.py:3"))
             sys.stdout.buffer.write(FRAME.pack(len(answer), 0) + answer)
@@ -246,7 +246,7 @@ async def parse_coded(
 @pytest.mark.parametrize("size", [1_000, 100_000, 3 * MIB])
 def test_of_a_coded_body_its_text_is_held(size: int) -> None:
     async def run() -> None:
-        held, raw = HeldBytes().open("a", 64 * MIB), body(size)
+        held, raw = Held(HeldBytes(), "a", 64 * MIB), body(size)
         async with reading() as reader:
             found = await parse_coded(reader, held, raw)
         assert (found.model, found.raw, found.coded) == ("gpt-4o", raw, gzip.compress(raw, mtime=0))
@@ -272,7 +272,7 @@ def test_texts_that_wait_to_be_read_are_held() -> None:
                         decoded.set()
                     return True
 
-                job = asyncio.create_task(parse_coded(reader, bodies.open("a", 30 * MIB), raw, wanted))
+                job = asyncio.create_task(parse_coded(reader, Held(bodies, "a", 30 * MIB), raw, wanted))
                 await asyncio.wait({job, asyncio.create_task(decoded.wait())}, return_when="FIRST_COMPLETED")
                 return job
 
@@ -280,7 +280,7 @@ def test_texts_that_wait_to_be_read_are_held() -> None:
                 jobs = [await waiting() for _ in range(4)]
                 assert bodies.total == 4 * len(raw)
                 with pytest.raises(GatewayError) as refused:
-                    await parse_coded(reader, bodies.open("a", 30 * MIB), raw)
+                    await parse_coded(reader, Held(bodies, "a", 30 * MIB), raw)
                 assert refused.value.status == 503
                 assert bodies.total == 4 * len(raw)
             assert {found.model for found in await asyncio.gather(*jobs)} == {"gpt-4o"}
@@ -289,7 +289,7 @@ def test_texts_that_wait_to_be_read_are_held() -> None:
 
 
 def test_room_is_taken_before_a_text_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    held = HeldBytes().open("a", 64 * MIB)
+    held = Held(HeldBytes(), "a", 64 * MIB)
     rooms: list[tuple[int, int]] = []
 
     def decode(raw: bytes, coding: str, most: int) -> bytes:
@@ -314,7 +314,7 @@ def test_room_is_taken_before_a_text_is_there(monkeypatch: pytest.MonkeyPatch) -
 def test_a_body_for_whose_text_there_is_just_room_is_read() -> None:
     async def run() -> None:
         raw = body(3 * MIB)
-        held = HeldBytes().open("a", 2 * len(raw))
+        held = Held(HeldBytes(), "a", 2 * len(raw))
         async with reading() as reader:
             assert (await parse_coded(reader, held, raw)).raw == raw
             held.release()
@@ -328,7 +328,7 @@ def test_a_body_for_whose_text_there_is_just_room_is_read() -> None:
 
 def test_what_waits_to_be_decoded_takes_no_room() -> None:
     async def run() -> None:
-        held = HeldBytes().open("a", 64 * MIB)
+        held = Held(HeldBytes(), "a", 64 * MIB)
         async with reading() as reader:
             async with (
                 reader._threads._turns.turn("a", 1),
@@ -353,7 +353,7 @@ def test_of_a_client_that_hung_up_no_text_is_kept(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(body_reader, "decode_body", decode)
 
     async def run() -> None:
-        held = HeldBytes().open("a", 64 * MIB)
+        held = Held(HeldBytes(), "a", 64 * MIB)
         async with reading() as reader:
             with pytest.raises(GatewayError):
                 await parse_coded(reader, held, body(1_000), wanted=lambda: len(decoded) < after)

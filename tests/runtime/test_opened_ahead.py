@@ -57,7 +57,7 @@ class Place:
         self.barred = False
         self.gate = asyncio.Event()
         self.gate.set()
-        self.pool: OpenedAhead[Fake] = OpenedAhead(self.clock, lambda: self.barred)
+        self.pool: OpenedAhead[Fake] = OpenedAhead(self.clock.monotonic, lambda: self.barred)
         self.pool.open = self._open
         self.pool.adopt(setup)
 

@@ -64,7 +64,7 @@ def shared() -> tuple[Gateway, StateSync, Store]:
 
 async def looked(state_sync: StateSync, gateway: Gateway) -> dict[Any, Break]:
     await state_sync.look()
-    return dict(gateway.engine.breaks)
+    return dict(gateway.engine.breaks.all())
 
 
 async def test_a_break_of_another_process_holds_here_until_it_is_ended() -> None:
@@ -87,7 +87,7 @@ async def test_a_break_of_its_own_keeps_its_reason_and_can_be_withdrawn() -> Non
     found = await looked(state_sync, gateway)
     assert found[SWEDEN].reason == "429 RateLimitReached"
     gateway.engine.breaks.withdraw(SWEDEN, "call 1")
-    assert dict(gateway.engine.breaks) == {}
+    assert dict(gateway.engine.breaks.all()) == {}
 
 
 async def test_a_longer_break_of_another_process_counts() -> None:
@@ -242,7 +242,7 @@ async def test_those_in_line_look_again_when_their_own_break_is_closed_elsewhere
     gateway.engine.breaks.open(SWEDEN, Break(now, now + 60, "429", "call 1"))
     store.found = {("sweden\nptu", CLOSED): 2.0}
     await state_sync.look()
-    assert not dict(gateway.engine.breaks)
+    assert not dict(gateway.engine.breaks.all())
     assert len(looked) == 1
     store.found = {("sweden\nptu", "*"): 60.0}
     await state_sync.look()

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from aoai_simulator.faults import KINDS, Fault, FaultError, FaultQueue, read_fault
-from aoai_simulator.refusals import replacement, spoiled
+from aoai_simulator.faults import KINDS, Fault, FaultError, FaultQueue, read_fault, replacement, spoiled
 from aoai_simulator.replies import Frames, Refused
 
 WHO = Refused("d", "gpt-4o", "Sweden Central", "chat/completions", "2024-10-21")

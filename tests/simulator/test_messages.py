@@ -12,7 +12,8 @@ from aoai_gateway.config.models import SimulatedEndpoint
 from aoai_simulator.limits import describe
 from aoai_simulator.messages import limit_headers, shaped
 from aoai_simulator.replies import Frames, Reply, Whole, server_error
-from aoai_simulator.resource import Request, Resource
+from aoai_simulator.requests import Request
+from aoai_simulator.resource import Resource
 from aoai_simulator.settings import Settings
 from aoai_simulator.tokenizer import ByteTokenizer
 

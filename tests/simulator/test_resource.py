@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from aoai_gateway.config.models import SimulatedDeployment, SimulatedEndpoint
 from aoai_simulator import limits
-from aoai_simulator.deployments import limits_of
+from aoai_simulator.models import limits_of
 from aoai_simulator.replies import Frames, Reply, Whole
-from aoai_simulator.resource import Call, Request, Resource
+from aoai_simulator.requests import Request
+from aoai_simulator.resource import Call, Resource
 from aoai_simulator.settings import Settings
 from aoai_simulator.stored_responses import MAX_STORED
 from aoai_simulator.tokenizer import ByteTokenizer
@@ -252,7 +253,7 @@ def test_responses_may_end_without_a_done_marker() -> None:
 
 def test_the_core_needs_no_server() -> None:
     code = (
-        "import sys; from aoai_simulator import faults, limits, refusals, resource, timing;"
+        "import sys; from aoai_simulator import faults, limits, resource;"
         "print(sorted({'tornado', 'mitmproxy'} & set(sys.modules)))"
     )
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,6 +12,7 @@ import socket
 import ssl
 import time
 import zlib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest
 
 from aoai_gateway.config.models import SimulatedEndpoint
 from aoai_gateway.tokens import Counter
-from aoai_simulator.blackhole import BlackHole
+from aoai_simulator.blackhole import BlackHole, bound_socket
 from aoai_simulator.faults import Fault
 from aoai_simulator.server import start
 from aoai_simulator.settings import Settings
@@ -499,7 +500,7 @@ def test_an_endpoint_can_fall_silent_and_come_back(running: Running) -> None:
 
 
 def test_a_black_hole_never_answers() -> None:
-    with BlackHole() as hole:
+    with closing(BlackHole(bound_socket("127.0.0.1", 0))) as hole:
         for _ in range(5):
             with pytest.raises(TimeoutError):
                 socket.create_connection(hole.address, 0.1)
@@ -562,8 +563,9 @@ def test_stop_ends_what_is_in_flight() -> None:
 def test_keys_are_generated_and_ports_can_be_chosen() -> None:
     async def once(ports: dict[str, int]) -> tuple[dict[str, str], dict[str, str]]:
         endpoints = {name: SimulatedEndpoint.model_validate(item) for name, item in SPEC.items()}
-        async with await start(endpoints, ports=ports) as simulator:
-            return dict(simulator.urls), dict(simulator.keys)
+        simulator = await start(endpoints, ports=ports)
+        await simulator.stop()
+        return dict(simulator.urls), dict(simulator.keys)
 
     urls, keys = asyncio.run(once({}))
     assert keys["sweden"] != keys["france"]

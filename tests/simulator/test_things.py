@@ -11,7 +11,8 @@ import pytest
 from aoai_gateway.config.models import SimulatedEndpoint
 from aoai_simulator.batches import MOST_LINES, results_of
 from aoai_simulator.replies import Frames, Whole
-from aoai_simulator.resource import Request, Resource
+from aoai_simulator.requests import Request
+from aoai_simulator.resource import Resource
 from aoai_simulator.settings import Settings
 from aoai_simulator.things import KINDS
 from aoai_simulator.tokenizer import ByteTokenizer

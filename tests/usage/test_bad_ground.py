@@ -104,16 +104,32 @@ def test_a_disk_that_becomes_read_only_is_written_to_again(make: Make, disk: Pat
 
 
 @pytest.mark.parametrize("make", KINDS)
-def test_a_folder_that_goes_is_written_to_when_it_is_back(make: Make, tmp_path: Path) -> None:
-    folder = tmp_path / "usage"
-    folder.mkdir()
+def test_a_folder_that_is_removed_is_made_anew(make: Make, tmp_path: Path) -> None:
+    folder = tmp_path if make is csv else tmp_path / "usage"
+    folder.mkdir(exist_ok=True)
     sink = make(folder)
     settle(sink, record())
-    shutil.rmtree(folder)
+    (file,) = (each for each in tmp_path.rglob("*") if each.is_file())
+    shutil.rmtree(file.parent)
+    settle(sink, record())
+    assert (sink.written, sink.dropped, sink.trouble(time.monotonic())) == (2, 0, "")
+    assert rows(folder) == 1
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+    sink.close()
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_a_place_that_goes_is_written_to_when_it_is_back(make: Make, tmp_path: Path) -> None:
+    # As a disk that is no longer mounted: what is made anew there would hide below it.
+    folder = tmp_path / "disk" / "usage"
+    folder.mkdir(parents=True)
+    sink = make(folder)
+    settle(sink, record())
+    shutil.rmtree(folder.parent)
     settle(sink, record())
     assert (sink.written, sink.dropped) == (1, 1)
     assert sink.trouble(time.monotonic()) == "No such file or directory"
-    folder.mkdir()
+    folder.mkdir(parents=True)
     settle(sink, record(), record())
     assert (sink.written, sink.trouble(time.monotonic())) == (3, "")
     assert rows(folder) == 2

@@ -19,8 +19,7 @@ from aoai_gateway.admin.snapshot import snapshot
 from aoai_gateway.config.models import Client
 from aoai_gateway.engine.attempt import FailureKind
 from aoai_gateway.runtime.gateway import Gateway
-from aoai_gateway.usage.counts import MOST_DEPLOYMENTS, OTHER
-from aoai_gateway.usage.gauges import UTILIZATION_SECONDS
+from aoai_gateway.usage.counts import MOST_DEPLOYMENTS, OTHER, UTILIZATION_SECONDS
 from aoai_gateway.usage.metrics import Metrics
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import Answer, Fail, config, throttled, world

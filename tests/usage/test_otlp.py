@@ -19,13 +19,12 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from aoai_gateway.usage import otlp_measures
-from aoai_gateway.usage.elsewhere import Otlp
+from aoai_gateway.usage import otlp_messages
 from aoai_gateway.usage.otlp import OtlpWriter
-from aoai_gateway.usage.otlp_attributes import describe
 from aoai_gateway.usage.otlp_http import TIMEOUT_SECONDS, Collector
-from aoai_gateway.usage.otlp_measures import Measures
+from aoai_gateway.usage.otlp_messages import Measures, describe
 from aoai_gateway.usage.sink import SinkError
+from aoai_gateway.usage.writer_process import Otlp
 from tests.usage.receiver import Receiver
 from tests.usage.records import attempt, record
 
@@ -281,7 +280,7 @@ def test_names_of_deployments_that_clients_make_up_are_no_attributes() -> None:
 
 
 def test_series_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(otlp_measures, "MOST_KINDS", 3)
+    monkeypatch.setattr(otlp_messages, "MOST_KINDS", 3)
     found = sent(*(record(model=f"model-{number}") for number in range(10))).metrics
     points = found["gen_ai.client.operation.duration"].histogram.data_points
     assert len(points) == 4

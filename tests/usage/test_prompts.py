@@ -156,7 +156,7 @@ def test_only_named_clients_are_written_down(tmp_path: Path) -> None:
     sinks.adopt(here)
     assert sinks.records_prompts_of("Ann")
     assert not sinks.records_prompts_of("Bob")
-    assert not sinks, "it is none for usage records"
+    assert not sinks.for_records
     assert [sink.name for sink in sinks] == [path]
     (gone,) = sinks.adopt(config("a"))
     sinks.close([gone])

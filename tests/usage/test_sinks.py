@@ -13,9 +13,9 @@ from aoai_gateway.config.models import Config
 from aoai_gateway.config.sinks import LogAnalyticsSink, OtlpSink, UsageSinks
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.usage import sinks as module
-from aoai_gateway.usage.elsewhere import LogAnalytics, Otlp
 from aoai_gateway.usage.sink import Line, Record, Sink
 from aoai_gateway.usage.sinks import AnySink, Sinks
+from aoai_gateway.usage.writer_process import LogAnalytics, Otlp
 
 
 class Collecting:

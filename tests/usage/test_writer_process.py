@@ -21,13 +21,13 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from aoai_gateway import child_process
 from aoai_gateway.config.models import Config
 from aoai_gateway.usage import writer_child
-from aoai_gateway.usage.elsewhere import Otlp
 from aoai_gateway.usage.lines import line_of
 from aoai_gateway.usage.sink import LineSink, Record, SinkError
 from aoai_gateway.usage.sinks import Sinks
-from aoai_gateway.usage.writer_process import FRAME, ProcessWriter
+from aoai_gateway.usage.writer_process import FRAME, Otlp, ProcessWriter
 from tests.usage.receiver import Receiver
 from tests.usage.records import record
 
@@ -266,7 +266,7 @@ def test_a_batch_of_which_nothing_is_heard_is_given_up(
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc here")
 @pytest.mark.parametrize("module", ["aoai_gateway.usage.writer_child", "aoai_gateway.runtime.body_worker"])
 def test_signals_for_the_gateway_are_not_for_processes_beside_it(module: str) -> None:
-    started = subprocess.Popen([sys.executable, "-P", "-m", module], stdin=PIPE, stdout=PIPE)
+    started = subprocess.Popen(child_process.command_of(module), stdin=PIPE, stdout=PIPE)
     try:
         for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
             number = getattr(signal, name)

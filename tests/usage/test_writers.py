@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from urllib3 import HTTPResponse
 
 from aoai_gateway.usage.csv_files import COLUMNS, CsvWriter
-from aoai_gateway.usage.elsewhere import LogAnalytics
 from aoai_gateway.usage.lines import JsonLinesWriter, line_of
 from aoai_gateway.usage.log_analytics import BATCH_SECONDS, CONNECT_SECONDS, READ_SECONDS, LogAnalyticsWriter
 from aoai_gateway.usage.sink import SinkError
+from aoai_gateway.usage.writer_process import LogAnalytics
 from tests.usage.records import record
 
 

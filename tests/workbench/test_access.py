@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
 
-from aoai_gateway.config.admin import Admin
+from aoai_gateway.config.sections import Admin
 from aoai_gateway.workbench.access import ListenerAccess
 
 OWNER, ADA, VIEWER = "token-of-the-owner", "token-of-ada-12345", "token-of-the-viewer"

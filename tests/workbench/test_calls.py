@@ -13,8 +13,7 @@ from mitmproxy.http import HTTPFlow
 from mitmproxy.test import taddons, tflow
 
 from aoai_gateway.workbench import calls as module
-from aoai_gateway.workbench.calls import Calls, Feed
-from aoai_gateway.workbench.news import News
+from aoai_gateway.workbench.calls import Calls, Feed, News
 from aoai_gateway.workbench.rows import MOST_ERROR, MOST_READ, Rows, read_digest
 from aoai_gateway.workbench.runs import Run
 from aoai_gateway.workbench.shape import as_json

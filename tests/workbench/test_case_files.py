@@ -11,7 +11,7 @@ import pytest
 
 from aoai_gateway.rerun.case_set import SetError, read_set
 from aoai_gateway.workbench.case_files import CaseFiles
-from aoai_gateway.workbench.faults import BadRequestError, ConflictError
+from aoai_gateway.workbench.page_requests import BadRequestError, ConflictError
 
 
 @pytest.fixture

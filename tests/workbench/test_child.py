@@ -15,11 +15,11 @@ from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.rerun.case_set import SetError, parse
 from aoai_gateway.rerun.expectations import ExpectationError
 from aoai_gateway.wire.gateway_error import GatewayError
-from aoai_gateway.workbench import bodies, child
+from aoai_gateway.workbench import child
+from aoai_gateway.workbench.case_files import extended
 from aoai_gateway.workbench.checks import checked
-from aoai_gateway.workbench.faults import BadRequestError, ChildError, EditError, NotFoundError
+from aoai_gateway.workbench.page_requests import BadRequestError, ChildError, EditError, NotFoundError
 from aoai_gateway.workbench.prompts import asked_for, ready
-from aoai_gateway.workbench.set_texts import extended
 from aoai_gateway.workbench.shape import part, shapes
 from tests.workbench.test_calls import call
 
@@ -116,7 +116,7 @@ def test_large_bodies_are_read_elsewhere_and_small_ones_here(
         if coding:
             flow.request.headers["content-encoding"] = coding
             flow.request.content = content
-        assert asyncio.run(bodies.read(len, (flow.request,))) == len(content or b"")
+        assert asyncio.run(child.read(len, (flow.request,))) == len(content or b"")
     assert used == ["elsewhere"]
 
 

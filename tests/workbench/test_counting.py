@@ -13,8 +13,7 @@ import pytest
 
 from aoai_gateway.tokens import Count, Counter
 from aoai_gateway.workbench import counting
-from aoai_gateway.workbench.count_jobs import CountMessages, CountPrompt
-from aoai_gateway.workbench.counting import Counting
+from aoai_gateway.workbench.counting import Counting, CountMessages, CountPrompt
 from tests.encodings import encodings
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Where is order 4711?"}]

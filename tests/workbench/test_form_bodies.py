@@ -8,7 +8,7 @@ import json
 import pytest
 
 from aoai_gateway.inspect.views.shapes import Unreadable
-from aoai_gateway.workbench.form_bodies import decode_form
+from aoai_gateway.workbench.form_bodies import decode_body
 from aoai_gateway.workbench.rows import read_digest
 from aoai_gateway.workbench.shape import part, request_shape
 
@@ -34,7 +34,7 @@ TRANSCRIPTION = form(
 
 
 def test_texts_and_files() -> None:
-    assert decode_form(TRANSCRIPTION, TYPE) == {
+    assert decode_body(TRANSCRIPTION, TYPE) == {
         "model": "whisper",
         "file": "data:audio/wav;base64," + base64.b64encode(SOUND).decode(),
         "prompt": "Grüße",
@@ -43,7 +43,7 @@ def test_texts_and_files() -> None:
 
 def test_a_field_that_comes_several_times_is_a_list() -> None:
     body = form(field("image[]", b"\xff1", file="1.png"), field("image[]", b"\xff2", file="2.png"))
-    found = decode_form(body, TYPE)
+    found = decode_body(body, TYPE)
     assert found is not None
     assert [len(found["image[]"]), found["image[]"][0]] == [2, "data:application/octet-stream;base64,/zE="]
 
@@ -51,22 +51,22 @@ def test_a_field_that_comes_several_times_is_a_list() -> None:
 @pytest.mark.parametrize("told", [b"content-type: text/plain", b"x-other: a"])
 def test_a_file_with_text_in_it_is_that_text(told: bytes) -> None:
     body = form(field("file", b'{"custom_id": "1"}', told, file="batch.jsonl"))
-    assert decode_form(body, TYPE) == {"file": '{"custom_id": "1"}'}
+    assert decode_body(body, TYPE) == {"file": '{"custom_id": "1"}'}
 
 
 def test_the_type_is_that_of_the_part_itself() -> None:
     body = form(
         field("mask", b"\xff", b"content-type: image/png", file="m.png"), field("file", b"\xfe", file="f")
     )
-    found = decode_form(body, TYPE)
+    found = decode_body(body, TYPE)
     assert found is not None
     assert found["file"].startswith("data:application/octet-stream")
 
 
-def test_what_is_no_form_is_left() -> None:
-    assert decode_form(b"{}", "application/json") is None
+def test_what_is_no_form_is_read_as_json() -> None:
+    assert decode_body(b"{}", "application/json") == {}
     with pytest.raises(Unreadable, match="begin with its boundary"):
-        decode_form(b"{}", TYPE)
+        decode_body(b"{}", TYPE)
 
 
 def test_a_form_is_shown_with_stand_ins_and_its_files_are_given() -> None:

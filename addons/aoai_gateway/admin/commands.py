@@ -1,26 +1,25 @@
-"""The command line's part of it: ``status``, ``break`` and ``switch``, against a gateway that runs."""
+"""The commands ``status``, ``break`` and ``switch``, and the client by which they ask a gateway that runs."""
 
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+from urllib.parse import SplitResult, urlsplit
 
-from aoai_gateway.admin.client import DEFAULT_URL, TOKEN_VARIABLE, AdminClient, AdminError
 from aoai_gateway.admin.terminal import paint, render
+from aoai_gateway.command_line import parser_of
 from aoai_gateway.wire.authority import authority, reachable
 
 if TYPE_CHECKING:
     from aoai_gateway.config.models import Admin
-
-type Parser = Callable[[str, str], argparse.ArgumentParser]
-"""Makes a parser for a command (its words) with a description."""
 
 KINDS = ("endpoint", "standin", "client")
 """As in `aoai_gateway.config.switches`, which takes half a second to import."""
@@ -32,9 +31,9 @@ CLEAR = "\x1b[H\x1b[J"
 """Cursor home, erase to the end (ECMA-48 §8.3.21, §8.3.39)."""
 
 
-def status(words: list[str], parser: Parser) -> int:
+def status(words: list[str]) -> int:
     """Show the state: as tables, as JSON, or as tables again and again."""
-    made = parser("status", "Show the state of a running gateway.")
+    made = parser_of("status", "Show the state of a running gateway.")
     _add_url(made)
     made.add_argument("--json", action="store_true", help="print it as JSON")
     made.add_argument("--watch", action="store_true", help="show it again each second, until Ctrl-C")
@@ -49,9 +48,9 @@ def status(words: list[str], parser: Parser) -> int:
     return 0
 
 
-def breaks(words: list[str], parser: Parser) -> int:
+def breaks(words: list[str]) -> int:
     """Open or close breaks."""
-    made = parser("break", "Skip a backend or endpoint for a while, or end its break.")
+    made = parser_of("break", "Skip a backend or endpoint for a while, or end its break.")
     commands = made.add_subparsers(dest="command", required=True, metavar="open|close")
     opening = commands.add_parser("open", help="skip it for a while")
     opening.add_argument("name", metavar="BACKEND", help="standin@endpoint, or an endpoint for all of it")
@@ -69,21 +68,21 @@ def breaks(words: list[str], parser: Parser) -> int:
         made.error("name a backend or endpoint, or say --all")
     client = _client(args)
     if args.command == "open":
-        print(client.open_break(args.name, args.seconds, args.reason))
+        print(client.do("/api/breaks/open", name=args.name, seconds=args.seconds, reason=args.reason))
     else:
-        print(client.close_break(args.name))
+        print(client.do("/api/breaks/close", **({"name": args.name} if args.name else {})))
     return 0
 
 
-def switch(words: list[str], parser: Parser) -> int:
+def switch(words: list[str]) -> int:
     """Switch something off or on."""
-    made = parser("switch", "Switch an endpoint, standin or client off, or on again, until the restart.")
+    made = parser_of("switch", "Switch an endpoint, standin or client off, or on again, until the restart.")
     made.add_argument("to", choices=("off", "on"))
     made.add_argument("kind", choices=KINDS)
     made.add_argument("name", metavar="NAME", help="a standin is written standin@endpoint")
     _add_url(made)
     args = made.parse_args(words)
-    print(_client(args).switch(args.kind, args.name, on=args.to == "on"))
+    print(_client(args).do("/api/switch", kind=args.kind, name=args.name, on=args.to == "on"))
     return 0
 
 
@@ -104,7 +103,7 @@ def _client(args: argparse.Namespace) -> AdminClient:
     token = os.environ.get(TOKEN_VARIABLE)
     if args.config is None:
         return AdminClient(args.url, token)
-    admin = _admin_of(Path(args.config).expanduser())
+    admin = _admin_of(Path(os.path.expanduser(args.config)))
     if not admin.enabled:
         raise AdminError(f"{args.config} says admin.enabled: false, so its gateway has no status page.")
     if admin.port == 0:
@@ -115,9 +114,9 @@ def _client(args: argparse.Namespace) -> AdminClient:
 
 
 def _admin_of(path: Path) -> Admin:
-    """Read the section ``admin``. Errors elsewhere do not matter: the gateway may have other variables.
+    """Read the section ``admin``. Raises AdminError.
 
-    :raises AdminError: it cannot be read.
+    Errors elsewhere do not matter: the gateway may have other variables.
     """
     # Loaded only now: without --config, a command answers in a quarter of the time.
     from aoai_gateway.config.loader import ConfigErrors, load
@@ -151,9 +150,86 @@ def _watch(client: AdminClient, out: TextIO) -> None:
         time.sleep(WATCH_SECONDS)
 
 
-COMMANDS: dict[str, Callable[[list[str], Parser], int]] = {
-    "status": status,
-    "break": breaks,
-    "switch": switch,
-}
+COMMANDS: Mapping[str, Callable[[list[str]], int]] = {"status": status, "break": breaks, "switch": switch}
 """The commands by name."""
+
+
+DEFAULT_URL = "http://127.0.0.1:8090"
+TOKEN_VARIABLE = "AOAI_GATEWAY_ADMIN_TOKEN"  # noqa: S105 - the name of a variable is no secret
+SECONDS = 10.0
+
+
+class AdminError(Exception):
+    """The gateway did not answer, or refused; the message names a remedy."""
+
+
+class AdminClient:
+    """One gateway's admin listener. ``token``: its token; None without one. Raises AdminError."""
+
+    def __init__(self, url: str = DEFAULT_URL, token: str | None = None) -> None:
+        self.url = url.rstrip("/")
+        self._token = token
+        self._where = _split(url)
+
+    def status(self) -> dict[str, Any]:
+        """Return the state, as :mod:`~aoai_gateway.admin.snapshot` documents it. Raises AdminError."""
+        return self._ask("GET", "/api/status")
+
+    def do(self, path: str, **members: Any) -> str:
+        """Ask for an action. Returns a sentence about it. Raises AdminError."""
+        return str(self._ask("POST", path, members)["done"])
+
+    def _ask(self, method: str, path: str, document: dict[str, Any] | None = None) -> dict[str, Any]:
+        headers = {"accept": "application/json"}
+        body = None
+        if document is not None:
+            body = json.dumps(document)
+            headers["content-type"] = "application/json"
+        if self._token:
+            headers["authorization"] = f"Bearer {self._token}"
+        where = self._where
+        secure = where.scheme == "https"
+        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        connection = kind(where.hostname or "", where.port, timeout=SECONDS)
+        try:
+            connection.request(method, where.path.rstrip("/") + path, body=body, headers=headers)
+            answer = connection.getresponse()
+            content = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise AdminError(
+                f"no gateway's status page answers at {self.url} ({reason}). "
+                "Is it running, and is its section admin on this address? --url names another."
+            ) from None
+        finally:
+            connection.close()
+        return self._read(answer.status, content)
+
+    def _read(self, status: int, content: bytes) -> dict[str, Any]:
+        try:
+            found = json.loads(content)
+            if status < 300 and isinstance(found, dict):
+                return found
+            message = found["error"]["message"]
+        except (ValueError, LookupError, TypeError):
+            raise AdminError(
+                f"the server at {self.url} is not a gateway's status page (status {status})."
+            ) from None
+        if status == 401:
+            raise AdminError(f"{message} Set it as {TOKEN_VARIABLE}.")
+        raise AdminError(str(message))
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        where = urlsplit(url)
+        good = (
+            where.scheme in ("http", "https")
+            and bool(where.hostname)
+            and (where.port is None or where.port > 0)
+        )
+    except ValueError:
+        good = False
+    if not good:
+        raise AdminError(f"--url {url}: write it like {DEFAULT_URL}")
+    return where

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mitmproxy.utils import asyncio_utils
@@ -60,9 +60,7 @@ class Controls:
 
         It takes the place of one that was opened by hand before, and stands beside others: the backend is
         skipped until the last one has ended. ``reason`` is shown beside "by hand". Returns a sentence
-        about the action.
-
-        :raises ControlError: no such name, or a time that is none.
+        about the action. Raises ControlError for an unknown name, or a time that is none.
         """
         if not (math.isfinite(seconds) and 0 < seconds <= LONGEST_BREAK):
             raise ControlError(f"a break takes more than 0 and at most {LONGEST_BREAK:.0f} seconds")
@@ -84,9 +82,7 @@ class Controls:
         """End all breaks and half-open states of a backend, or of an endpoint with all that it has.
 
         A backend whose endpoint is in a break is not free before that has ended too, so it is ended as well.
-        Returns a sentence about the action.
-
-        :raises ControlError: no such name, or it has no break.
+        Returns a sentence about the action. Raises ControlError for an unknown name, or one without a break.
         """
         breaks, now = self._gateway.engine.scheduler.breaks, time.monotonic()
         endpoint, standin = self._scope(name)
@@ -96,27 +92,24 @@ class Controls:
             if scope[0] == endpoint and (standin is None or scope[1] in (None, standin))
         ]
         was_open = [scope for scope in found if breaks.at(scope, now) is not None]
-        for scope in found:
-            breaks.close(scope)
-        if self._sharing is not None:
-            self._in_background(self._sharing.tell_closed(found))
         if not found:
             raise ControlError(f"{name} has no break")
-        self._gateway.waiting.changed()
+        self._close(found)
         what = "its break was closed" if was_open else "its half-open state was ended"
         whole = standin is not None and (endpoint, None) in was_open
         return self._done(f"{name}: {what}" + (f", and that of all of {endpoint}" if whole else ""), by)
 
     def close_all_breaks(self, *, by: str = "") -> str:
         """End all breaks and half-open states. Returns a sentence about the action."""
-        breaks = self._gateway.engine.scheduler.breaks
-        scopes = list(breaks.scopes())
+        self._close(list(self._gateway.engine.scheduler.breaks.scopes()))
+        return self._done("all breaks were closed", by)
+
+    def _close(self, scopes: Sequence[Scope]) -> None:
         for scope in scopes:
-            breaks.close(scope)
+            self._gateway.engine.scheduler.breaks.close(scope)
         if self._sharing is not None:
             self._in_background(self._sharing.tell_closed(scopes))
         self._gateway.waiting.changed()
-        return self._done("all breaks were closed", by)
 
     # --- switches --------------------------------------------------------------------------------------
 
@@ -124,9 +117,8 @@ class Controls:
         """Switch an endpoint, a standin (``standin@endpoint``) or a client off, or on again.
 
         It holds for this process until it is switched on again or the process ends, even if the file is
-        loaded again. The file's own switches stay off. Returns a sentence about the action.
-
-        :raises ControlError: no such kind or name, or the file switches it off.
+        loaded again. The file's own switches stay off. Returns a sentence about the action. Raises
+        ControlError for an unknown kind or name, or one that the file switches off.
         """
         if kind not in KINDS:
             raise ControlError(f"{kind!r} cannot be switched; {listed(KINDS)} can")

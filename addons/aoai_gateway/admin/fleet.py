@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from aoai_gateway.admin.ended_workers import WorkersMetrics
+    from aoai_gateway.admin.merging import WorkersMetrics
 
 SECONDS = 10.0
 """Seconds that one worker may take to answer."""

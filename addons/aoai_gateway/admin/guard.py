@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
-    from aoai_gateway.config.admin import Holder
+    from aoai_gateway.config.sections import Holder
 
 LOCAL = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
 """A Host field that names this machine, exactly; the port may be another one, forwarded to this."""

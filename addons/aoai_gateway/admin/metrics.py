@@ -7,6 +7,7 @@ that takes a while.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import generate_latest
@@ -56,21 +57,15 @@ class _Standing(Collector):
         yield _gauge("info", "The version that runs.", ("version",), [((about["version"],), 1)])
         ready = float(about["status"] in ("ready", "degraded"))
         yield _gauge("ready", "1 if it takes calls, 0 while it starts or drains.", (), [((), ready)])
-        trouble = about["trouble"]
-        kinds: dict[str, int] = dict.fromkeys(TROUBLES, 0)
-        for each in trouble:
-            kinds[each["kind"]] = kinds.get(each["kind"], 0) + 1
+        kinds = Counter(dict.fromkeys(TROUBLES, 0))
+        kinds.update(each["kind"] for each in about["trouble"])
         rows: Rows = [((kind,), float(count)) for kind, count in kinds.items()]
         yield _gauge("trouble", "What is wrong now, as on the status page, by kind.", ("kind",), rows)
         yield _gauge("in_flight", "Calls under way, but not in a queue.", (), [((), about["in_flight"])])
         yield _gauge("uptime_seconds", "Since it was started.", (), [((), about["uptime_seconds"])])
         lost = float(about["state"].startswith("degraded"))
         yield _gauge("shared_state_lost", "1 while the shared store is out of reach.", (), [((), lost)])
-        expiry: Rows = [
-            ((each["name"],), each["seconds_left"])
-            for each in about["expiries"]
-            if each["seconds_left"] is not None
-        ]
+        expiry: Rows = [((each["name"],), each["seconds_left"]) for each in about["expiries"]]
         yield _gauge("expiry_seconds", "Until a certificate or key is no longer valid.", ("name",), expiry)
 
     def _of_endpoints(self, endpoints: list[dict[str, Any]]) -> Iterator[Metric]:
@@ -79,25 +74,20 @@ class _Standing(Collector):
         yield _gauge("connections_opened_ahead", about, ("endpoint",), rows)
 
     def _of_backends(self, backends: list[dict[str, Any]]) -> Iterator[Metric]:
-        def each(value: Any) -> Rows:
-            return [((b["name"],), value(b)) for b in backends if value(b) is not None]
+        def each(key: str) -> Rows:
+            return [((b["name"],), b[key]) for b in backends]
 
         name = ("backend",)
         yield _gauge(
             "backend_available",
             "1 if it may be tried by some class, 0 in a break, not there if it is switched off.",
             name,
-            each(_available),
+            [((b["name"],), _available(b)) for b in backends],
         )
-        free = each(_of("headroom"))
-        yield _gauge("backend_headroom", "The share of its capacity that is free.", name, free)
-        yield _gauge("backend_in_flight", "Calls that are at it.", name, each(_of("in_flight")))
-        yield _gauge(
-            "backend_tokens_per_minute",
-            "Its limit, declared or learned.",
-            name,
-            each(_of("tokens_per_minute")),
-        )
+        yield _gauge("backend_headroom", "The share of its capacity that is free.", name, each("headroom"))
+        yield _gauge("backend_in_flight", "Calls that are at it.", name, each("in_flight"))
+        about = "Its limit, declared or learned."
+        yield _gauge("backend_tokens_per_minute", about, name, each("tokens_per_minute"))
 
     def _of_deployments(self, deployments: list[dict[str, Any]], classes: list[str]) -> Iterator[Metric]:
         yield _gauge(
@@ -134,11 +124,11 @@ class _Standing(Collector):
         yield _gauge("quota_used_ratio", "The share of a quota that is used or reserved.", labels, rows)
 
     def _of_sinks(self, sinks: list[dict[str, Any]]) -> Iterator[Metric]:
-        names = dict.fromkeys(sink["name"] for sink in sinks)
-        waiting: Rows = [
-            ((name,), sum(sink["waiting"] for sink in sinks if sink["name"] == name)) for name in names
-        ]
-        yield _gauge("sink_waiting", "Usage records that wait to be written.", ("sink",), waiting)
+        waiting: Counter[str] = Counter()
+        for sink in sinks:
+            waiting[sink["name"]] += sink["waiting"]
+        rows: Rows = [((name,), count) for name, count in waiting.items()]
+        yield _gauge("sink_waiting", "Usage records that wait to be written.", ("sink",), rows)
 
 
 TROUBLES = ("pool_empty", "failing", "sink", "expiry", "shared_state", "configuration")
@@ -157,10 +147,6 @@ def _by_class(queue: dict[str, Any], classes: list[str]) -> dict[str, float]:
     """Return how many calls of each class wait; of most classes none do."""
     # A call keeps the class that it came in with, when the configuration no longer has it.
     return dict.fromkeys(classes, 0.0) | {each["priority"]: each["waiting"] for each in queue["classes"]}
-
-
-def _of(key: str) -> Any:
-    return lambda backend: backend[key]
 
 
 def _available(backend: dict[str, Any]) -> float | None:

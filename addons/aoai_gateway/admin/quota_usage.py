@@ -78,23 +78,15 @@ def _question(client: Client) -> Reservation | None:
 
 
 def _quota(standing: Standing) -> dict[str, Any]:
+    deployment, kind = standing.deployment, standing.kind.value
+    limit: float = standing.limit
+    left: float = standing.remaining
     if standing.in_money:
-        return _in_money(standing)
+        deployment, kind = None, kind.replace("tokens", "cost")
+        limit, left = limit / UNIT, left / UNIT
     return {
-        "deployment": standing.deployment,
-        "kind": standing.kind.value,
-        "limit": standing.limit,
-        "used": standing.limit - standing.remaining,
-        "remaining": standing.remaining,
-        "reset_seconds": None if math.isinf(standing.reset) else round(standing.reset, 1),
-    }
-
-
-def _in_money(standing: Standing) -> dict[str, Any]:
-    left, limit = standing.remaining / UNIT, standing.limit / UNIT
-    return {
-        "deployment": None,
-        "kind": standing.kind.value.replace("tokens", "cost"),
+        "deployment": deployment,
+        "kind": kind,
         "limit": limit,
         "used": limit - left,
         "remaining": left,

@@ -54,9 +54,9 @@ from __future__ import annotations
 import importlib.metadata
 import time
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.admin.identities import identities
 from aoai_gateway.admin.quota_usage import standings, standings_at_once
 from aoai_gateway.config.models import StandinAtEndpoint
 from aoai_gateway.config.switches import Kind, Switches
@@ -67,17 +67,20 @@ from aoai_gateway.runtime.trouble import troubles
 from aoai_gateway.wire.spans import rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from aoai_gateway.config.models import Config
     from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.scheduler import Scheduler
+    from aoai_gateway.identity.renewal import Renewal
     from aoai_gateway.runtime.gateway import Gateway
 
 VERSION = importlib.metadata.version("aoai-gateway")
 
 EVERY_DEPLOYMENT = "(every deployment)"
 """Stands for the pool of a configuration without virtual deployments."""
+
+SOON = timedelta(days=14)
 
 
 async def snapshot(gateway: Gateway) -> dict[str, Any]:
@@ -126,7 +129,7 @@ class _Snapshot:
             "switched_off": [{"kind": kind, "name": name} for kind, name in gateway.switches],
             "actions": list(gateway.actions),
         }
-        document["identities"] = identities(gateway, self._now)
+        document["identities"] = self._identities()
         return document
 
     def _about(self) -> dict[str, Any]:
@@ -217,7 +220,7 @@ class _Snapshot:
                 {"reason": brk.reason, "only": brk.only, "seconds_left": round(brk.remaining(now), 1)}
                 for brk in breaks.for_some(backend, now)
             ],
-            "headroom": _rounded(capacity.headroom(now)) if capacity is not None else None,
+            "headroom": _rounded(capacity.headroom(now), 4) if capacity is not None else None,
             "tokens_per_minute": limits[0],
             "requests_per_minute": limits[1],
             "in_flight": self._sent[backend.key],
@@ -241,7 +244,9 @@ class _Snapshot:
         recent = self._gateway.traffic.clients(self._now)
         calling = Counter(call.client.name for call in self._calls)
         waiting = Counter(
-            request.client for name in self._queue_names() for request in self._scheduler.waiting(name)
+            request.client
+            for name, _ in self._scheduler.queues()
+            for request in self._scheduler.waiting(name)
         )
         found = []
         for client in written.clients:
@@ -303,8 +308,26 @@ class _Snapshot:
             ],
         }
 
-    def _queue_names(self) -> list[str]:
-        return [name for name, _ in self._scheduler.queues()]
+    # --- credentials, and clients' identities ----------------------------------------------------------
+
+    def _identities(self) -> dict[str, list[dict[str, Any]]]:
+        gateway = self._gateway
+        issuers = gateway.verifier.all() if gateway.verifier is not None else ()
+        return {
+            "credentials": [
+                {**_state(renewal), "endpoints": endpoints, "seconds_left": _rounded(renewal.seconds_left, 1)}
+                for renewal, endpoints in gateway.credentials.all()
+            ],
+            "issuers": [_state(renewal) for renewal in issuers],
+            "expiring": list(self._expiring()),
+        }
+
+    def _expiring(self) -> Iterator[dict[str, Any]]:
+        now = datetime.fromtimestamp(self._now + self._gateway.unix_offset, UTC)
+        if self._gateway.written is not None:
+            for what, end in self._gateway.written.expiring():
+                if end <= now + SOON:
+                    yield {"what": what, "end": end.isoformat(), "days": (end - now).days}
 
 
 def _at(call: Call) -> Backend | None:
@@ -339,9 +362,14 @@ def _status(off: str | None, classes: list[dict[str, Any]]) -> str:
     return "probation" if any(cls["on_probation"] for cls in classes) else "ok"
 
 
+def _state(renewal: Renewal[Any]) -> dict[str, Any]:
+    problem = f"{renewal.problem}. {renewal.remedy}" if renewal.problem else ""
+    return {"name": renewal.name, "ok": renewal.value is not None, "problem": problem.rstrip(".")}
+
+
 def _longest(waits: list[float]) -> float | None:
-    return round(max(waits), 1) if waits else None
+    return _rounded(max(waits, default=None), 1)
 
 
-def _rounded(share: float | None) -> float | None:
-    return None if share is None else round(share, 4)
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)

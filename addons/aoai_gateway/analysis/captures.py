@@ -14,7 +14,7 @@ from mitmproxy.exceptions import FlowReadException
 from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowReader
 
-from aoai_gateway.analysis.record_check import is_time
+from aoai_gateway.analysis.record_check import NoRecordError, is_time
 from aoai_gateway.engine.call import Outcome
 from aoai_gateway.usage.record import empty_attempt, empty_record, written_time
 from aoai_gateway.wire.bodies import parse_body
@@ -55,16 +55,12 @@ NAMES = {
 """Fields of the record, and what they are called in a flow's metadata, after ``gateway_``."""
 
 
-class CaptureReadError(Exception):
-    """A capture is damaged; the flows before that have been given."""
-
-
 def flows_of(file: BinaryIO) -> Iterator[Flow]:
-    """Read a capture. Raises OSError and `CaptureReadError`."""
+    """Read a capture. Raises OSError, and NoRecordError where it is damaged, after the flows before that."""
     try:
         yield from FlowReader(file).stream()
     except FlowReadException:
-        raise CaptureReadError("it is damaged from there on, or of a newer mitmproxy") from None
+        raise NoRecordError("it is damaged from there on, or of a newer mitmproxy") from None
 
 
 def record_of(flow: Flow) -> tuple[float, dict[str, Any]] | None:

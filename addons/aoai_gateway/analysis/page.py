@@ -12,11 +12,11 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.analysis import shown
-from aoai_gateway.analysis.text import counted, money, percent, short, span
+from aoai_gateway.analysis.text import counted, money, percent, ratio, short, span
 from aoai_gateway.wire.printing import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 960, 240, 56, 24, 12
 
@@ -60,10 +60,11 @@ def _body(report: dict[str, Any], most: int) -> Iterator[str]:
         yield f'<p class="note">{said}.</p>'
     yield f"<h2>Quota that each needs in {report['percentile']:g} % of its minutes</h2>"
     yield from _needs(shown.needs(report, most).rows)
-    yield from _consumers(shown.consumers(report, most))
-    yield from _throttled(shown.throttled(report, most))
-    yield from _tiers(shown.service_tiers(report, most))
-    yield from _provisioned(report["provisioned"])
+    yield from _titled("Consumers", CONSUMERS, shown.consumers(report, most).all)
+    yield from _titled("Throttled", THROTTLED, shown.throttled(report, most).all)
+    yield from _titled("Service tiers", SERVICE_TIERS, shown.service_tiers(report, most).all)
+    provisioned = "Provisioned throughput, at this traffic for a month"
+    yield from _titled(provisioned, PROVISIONED, report["provisioned"])
     yield from _remarks(report)
     yield (
         '<p class="note">A call belongs to the minute (UTC) in which it began. Averages are over all '
@@ -100,7 +101,11 @@ def _tiles(totals: Mapping[str, Any]) -> Iterator[str]:
             short(totals["refused"]),
             f"{totals['errors']:,} errors, {totals['aborted']:,} aborted",
         ),
-        ("Tokens", short(totals["input_tokens"] + totals["output_tokens"]), _in_and_out(totals)),
+        (
+            "Tokens",
+            short(totals["input_tokens"] + totals["output_tokens"]),
+            f"{short(totals['input_tokens'])} in, {short(totals['output_tokens'])} out",
+        ),
     ]
     if totals["cost"] is not None:
         tiles.append(("Cost", escape(money(totals["cost"])), "by the price table"))
@@ -108,10 +113,6 @@ def _tiles(totals: Mapping[str, Any]) -> Iterator[str]:
     for title, figure, about in tiles:
         yield f'<div class="tile"><span>{title}</span><b>{figure}</b><small>{about}</small></div>'
     yield "</div>"
-
-
-def _in_and_out(totals: Mapping[str, Any]) -> str:
-    return f"{short(totals['input_tokens'])} in, {short(totals['output_tokens'])} out"
 
 
 # --- charts ----------------------------------------------------------------------------------------------
@@ -202,153 +203,119 @@ def _round_up(value: float) -> float:
 
 # --- tables ----------------------------------------------------------------------------------------------
 
+type Row = Mapping[str, Any]
+type Column = tuple[str, Callable[[Row], str]]
+"""A title, and the markup of a row's cell."""
 
-def _needs(consumers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+TEXTS = ("client", "deployment", "", "why", "asked for", "served")
+"""The titles of columns without figures."""
+
+CONSUMER: Sequence[Column] = (
+    ("client", lambda row: _name(row["client"])),
+    ("deployment", lambda row: _name(row["deployment"])),
+)
+
+CONSUMERS: Sequence[Column] = (
+    *CONSUMER,
+    ("requests", lambda row: f"{row['requests']:,}"),
+    ("429", lambda row: f"{row['refused']:,}"),
+    ("tokens in", lambda row: short(row["input_tokens"])),
+    ("out", lambda row: short(row["output_tokens"])),
+    ("in : out", lambda row: ratio(row["prompt_per_completion"])),
+    ("streams", lambda row: percent(row["streaming_share"])),
+    ("TPM p95", lambda row: short(row["tpm_p95"])),
+    ("peak", lambda row: short(row["tpm_peak"])),
+    ("p50", lambda row: span(row["duration_p50_ms"])),
+    ("p95", lambda row: span(row["duration_p95_ms"])),
+    ("ttft p95", lambda row: span(row["first_token_p95_ms"])),
+    ("spill", lambda row: percent(row["spill_share"])),
+    ("cost", lambda row: escape(money(row["cost"]))),
+)
+
+THROTTLED: Sequence[Column] = (
+    *CONSUMER,
+    ("429s", lambda row: f"{row['refused']:,} of {row['of']:,}"),
+    ("first", lambda row: _time(row["first"])),
+    ("last", lambda row: _time(row["last"])),
+    ("worst minute", lambda row: _worst_minute(row)),
+    ("why", lambda row: _causes(row)),
+)
+
+PROVISIONED: Sequence[Column] = (
+    ("deployment", lambda row: _name(row["deployment"])),
+    ("units", lambda row: f"{row['units']:,}"),
+    ("load per minute", lambda row: short(row["load_tokens_per_minute"])),
+    ("used", lambda row: percent(row["utilisation"])),
+    ("of the load within", lambda row: percent(row["share_of_load_within"])),
+    ("PTU", lambda row: f"{row['provisioned_cost_per_month']:,.0f}"),
+    ("pay as you go", lambda row: f"{row['payg_cost_per_month']:,.0f}"),
+)
+
+SERVICE_TIERS: Sequence[Column] = (
+    *CONSUMER,
+    ("asked for", lambda row: _text(row["requested"] or "–")),
+    ("served", lambda row: _text(row["served"] or "–")),
+    ("requests", lambda row: f"{row['requests']:,}"),
+    ("in", lambda row: short(row["input_tokens"])),
+    ("out", lambda row: short(row["output_tokens"])),
+    ("cost", lambda row: escape(money(row["cost"]))),
+)
+
+
+def _needs(consumers: Sequence[Row]) -> Iterator[str]:
     top = max(max(row["need_tokens_per_minute"], row["has_tokens_per_minute"] or 0) for row in consumers)
-    rows = []
-    for row in consumers:
-        need, has = row["need_tokens_per_minute"], row["has_tokens_per_minute"]
-        shade = "bad" if has is not None and need > has else "s0"
-        bar = f'<div class="bar"><i class="{shade}" style="width:{_part(need, top)}%"></i>'
-        if has is not None:
-            bar += f'<u style="left:{_part(has, top)}%"></u>'
-        rows.append(
-            (
-                _name(row["client"]),
-                _name(row["deployment"]),
-                bar + "</div>",
-                short(need),
-                "–" if has is None else short(has),
-                short(row["need_requests_per_minute"]),
-                "–" if row["has_requests_per_minute"] is None else short(row["has_requests_per_minute"]),
-            )
-        )
-    head = ("client", "deployment", "", "tokens/min", "has", "requests/min", "has")
-    yield from _table(head, rows)
+    yield from _table(
+        (
+            *CONSUMER,
+            ("", lambda row: _bar(row["need_tokens_per_minute"], row["has_tokens_per_minute"], top)),
+            ("tokens/min", lambda row: short(row["need_tokens_per_minute"])),
+            ("has", lambda row: short(row["has_tokens_per_minute"])),
+            ("requests/min", lambda row: short(row["need_requests_per_minute"])),
+            ("has", lambda row: short(row["has_requests_per_minute"])),
+        ),
+        consumers,
+    )
+
+
+def _bar(need: int, has: int | None, top: float) -> str:
+    shade = "bad" if has is not None and need > has else "s0"
+    bar = f'<div class="bar"><i class="{shade}" style="width:{_part(need, top)}%"></i>'
+    if has is not None:
+        bar += f'<u style="left:{_part(has, top)}%"></u>'
+    return bar + "</div>"
 
 
 def _part(value: float, top: float) -> str:
     return f"{100 * value / top:.1f}" if top else "0"
 
 
-def _consumers(found: shown.Shown) -> Iterator[str]:
-    yield "<h2>Consumers</h2>"
-    head = (
-        "client",
-        "deployment",
-        "requests",
-        "429",
-        "tokens in",
-        "out",
-        "in : out",
-        "streams",
-        "TPM p95",
-        "peak",
-        "p50",
-        "p95",
-        "ttft p95",
-        "spill",
-        "cost",
-    )
-    rows = [
-        (
-            _name(row["client"]),
-            _name(row["deployment"]),
-            f"{row['requests']:,}",
-            f"{row['refused']:,}",
-            short(row["input_tokens"]),
-            short(row["output_tokens"]),
-            "–" if row["prompt_per_completion"] is None else f"{row['prompt_per_completion']:.1f}",
-            percent(row["streaming_share"]),
-            short(row["tpm_p95"]),
-            short(row["tpm_peak"]),
-            span(row["duration_p50_ms"]),
-            span(row["duration_p95_ms"]),
-            span(row["first_token_p95_ms"]),
-            percent(row["spill_share"]),
-            escape(money(row["cost"])),
-        )
-        for row in found.all
-    ]
-    yield from _table(head, rows)
+def _worst_minute(row: Row) -> str:
+    return f"{_time(row['worst_minute'])} ({row['in_worst_minute']:,})" if row["worst_minute"] else "–"
 
 
-def _throttled(found: shown.Shown) -> Iterator[str]:
-    if not found.rows:
-        return
-    yield "<h2>Throttled</h2>"
-    rows = []
-    for row in found.all:
-        causes = [f"{cause} {count:,}" for cause, count in row["by_cause"].items()]
-        causes += [f"dry run: {cause} {count:,}" for cause, count in row["dry_run_by_cause"].items()]
-        worst = f"{_time(row['worst_minute'])} ({row['in_worst_minute']:,})" if row["worst_minute"] else "–"
-        rows.append(
-            (
-                _name(row["client"]),
-                _name(row["deployment"]),
-                f"{row['refused']:,} of {row['of']:,}",
-                _time(row["first"]) if row["first"] else "–",
-                _time(row["last"]) if row["last"] else "–",
-                worst,
-                _text(", ".join(causes)),
-            )
-        )
-    yield from _table(("client", "deployment", "429s", "first", "last", "worst minute", "why"), rows)
+def _causes(row: Row) -> str:
+    causes = [f"{cause} {count:,}" for cause, count in row["by_cause"].items()]
+    causes += [f"dry run: {cause} {count:,}" for cause, count in row["dry_run_by_cause"].items()]
+    return _text(", ".join(causes))
 
 
-def _provisioned(provisioned: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    if not provisioned:
-        return
-    yield "<h2>Provisioned throughput, at this traffic for a month</h2>"
-    rows = [
-        (
-            _name(row["deployment"]),
-            f"{row['units']:,}",
-            short(row["load_tokens_per_minute"]),
-            percent(row["utilisation"]),
-            percent(row["share_of_load_within"]),
-            f"{row['provisioned_cost_per_month']:,.0f}",
-            f"{row['payg_cost_per_month']:,.0f}",
-        )
-        for row in provisioned
-    ]
-    head = ("deployment", "units", "load per minute", "used", "of the load within", "PTU", "pay as you go")
-    yield from _table(head, rows)
+def _titled(title: str, columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]:
+    """Write a table below its title; nothing without rows."""
+    if rows:
+        yield f"<h2>{title}</h2>"
+        yield from _table(columns, rows)
 
 
-def _tiers(found: shown.Shown) -> Iterator[str]:
-    if not found.rows:
-        return
-    yield "<h2>Service tiers</h2>"
-    rows = [
-        (
-            _name(row["client"]),
-            _name(row["deployment"]),
-            _text(row["requested"] or "–"),
-            _text(row["served"] or "–"),
-            f"{row['requests']:,}",
-            short(row["input_tokens"]),
-            short(row["output_tokens"]),
-            escape(money(row["cost"])),
-        )
-        for row in found.all
-    ]
-    yield from _table(("client", "deployment", "asked for", "served", "requests", "in", "out", "cost"), rows)
-
-
-TEXTS = ("client", "deployment", "", "why", "asked for", "served")
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    kinds = ["" if name in TEXTS else ' class="n"' for name in head]
+def _table(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]:
+    kinds = ["" if title in TEXTS else ' class="n"' for title, _ in columns]
     yield '<div class="scroll"><table><thead><tr>'
-    yield "".join(f"<th{kind}>{name}</th>" for kind, name in zip(kinds, head, strict=True))
+    yield "".join(f"<th{kind}>{title}</th>" for kind, (title, _) in zip(kinds, columns, strict=True))
     yield "</tr></thead><tbody>"
     for row in rows:
-        cells = (f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds, row, strict=True))
+        cells = (f"<td{kind}>{cell(row)}</td>" for kind, (_, cell) in zip(kinds, columns, strict=True))
         yield f"<tr>{''.join(cells)}</tr>"
     yield "</tbody></table></div>"
 
 
-def _time(text: str) -> str:
-    return text[:16].replace("T", " ")
+def _time(text: str | None) -> str:
+    return text[:16].replace("T", " ") if text else "–"

@@ -1,8 +1,10 @@
-"""What is asked of files of usage records, and what came of reading them."""
+"""What is asked of files of usage records, on the command line too, and what came of reading them."""
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +16,11 @@ if TYPE_CHECKING:
 
 type Record = dict[str, Any]
 
+AGO = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
 
 class RecordsError(Exception):
     """A file cannot be read, or holds what this version does not understand; the text says what."""
-
-
-class NoRecordError(Exception):
-    """A line is no record; the text names what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,14 @@ class Reading:
     forms: dict[str, Form] = field(default_factory=dict)
     """Other programs' forms of which records were read, by name."""
     files: list[str] = field(default_factory=list)
+    has_own: bool = False
+    """Whether records of the gateway's own are known to be among them, without their being counted here."""
     copies: list[tuple[str, str]] = field(default_factory=list)
     """Files that begin with the same call as one before: their names, and the other's."""
     _begins: dict[str, str] = field(default_factory=dict)
     """The names of files by the call with which each begins."""
+    _foreign: int = 0
+    """How many of the records are other programs'."""
 
     def pass_over(self, place: str, wrong: str) -> None:
         """Count a line that is no record, or the rest of a capture."""
@@ -85,6 +89,11 @@ class Reading:
             f"{path} begins with the same call as {other}: calls that are in both count twice."
             for path, other in self.copies
         ]
+        own = ["usage records"] if self.has_own or self.read + self.left_out > self._foreign else []
+        sources = [*own, *self.forms]
+        if len(sources) > 1:
+            # A client's call may pass several programs, and Azure OpenAI logs those of all of them.
+            twice.append(f"{', '.join(sources)}: calls that are in more than one of these count each time.")
         return [*twice, *(f"From {form.name}. {form.untold}" for form in self.forms.values())]
 
     def begin(self, path: str, call: str | None) -> None:
@@ -93,7 +102,8 @@ class Reading:
             self.copies.append((path, self._begins[call]))
 
     def meet(self, form: Form) -> None:
-        """Note that a row is of this form. Raises RecordsError if another form has its calls, too."""
+        """Note that a record is of this form. Raises RecordsError if another form has its calls, too."""
+        self._foreign += 1
         if form.name in self.forms:
             return
         self.forms[form.name] = form
@@ -119,3 +129,48 @@ def open_error(path: Path, error: OSError) -> RecordsError:
     if path.is_dir():
         return RecordsError(f"{path} is a folder; name the files in it, such as {path / '*.jsonl'}")
     return RecordsError(f"{path}: {error.strerror or error}")
+
+
+def parser_of_records(command: str, description: str) -> argparse.ArgumentParser:
+    """Make a command's parser, with FILE, --since and --until."""
+    parser = argparse.ArgumentParser(
+        prog=f"aoai-gateway {command}", description=description, allow_abbrev=False
+    )
+    parser.add_argument(
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="usage records (lines of JSON), captures, or records of LiteLLM, PowerProxy or API Management; "
+        ".gz, too; -: standard input",
+    )
+    parser.add_argument(
+        "--since", type=_moment, help="yesterday, today, 24h, 7d, or a time: 2026-11-28T09:00"
+    )
+    parser.add_argument("--until", type=_moment, help="likewise; not included")
+    return parser
+
+
+def moment(text: str, now: datetime) -> float:
+    """Understand ``yesterday``, ``today``, ``90m``, ``24h``, ``7d``, or a date or time.
+
+    One that names no zone is UTC. Raises ValueError, or OverflowError beyond the calendar.
+    """
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    if text == "today":
+        return midnight.timestamp()
+    if text == "yesterday":
+        return (midnight - timedelta(days=1)).timestamp()
+    if text[-1:] in AGO and text[:-1].isdigit():
+        return (now - timedelta(**{AGO[text[-1]]: int(text[:-1])})).timestamp()
+    found = datetime.fromisoformat(text)
+    return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
+
+
+def _moment(value: str) -> float:
+    try:
+        return moment(value, datetime.now(UTC))
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            f"{value!r} is no time: yesterday, 24h, 7d, 2026-11-28T09:00"
+        ) from None

@@ -25,6 +25,10 @@ _Number = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False), Meta(ge=0,
 _Status = Annotated[int, Field(ge=0, le=999), Meta(ge=0, le=999)]
 
 
+class NoRecordError(Exception):
+    """A line or a row is no record, or a file has none; the text names what is wrong with it."""
+
+
 class _Skip(TypedDict):
     cause: str
 

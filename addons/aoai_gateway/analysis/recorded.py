@@ -76,6 +76,17 @@ class RecordedCall:
     faults: Mapping[str, Fault] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class Outcomes:
+    """What became of one call as recorded, or under a candidate."""
+
+    call: RecordedCall
+    decision: Decision
+    waited: float
+    spilled: bool
+    cost: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class Speed:
     """How fast a backend answers: seconds until it begins, and tokens per second from then on."""
@@ -193,11 +204,11 @@ def _call(at: float, record: Record) -> RecordedCall | None:
 def _faults(attempts: list[dict[str, Any]]) -> Mapping[str, Fault]:
     if len(attempts) == 1 and not attempts[0]["failure"]:
         return NO_FAULTS
-    return {a["backend"]: _fault(a) for a in attempts if a["failure"] and a["status"] != 429}
-
-
-def _fault(attempt: dict[str, Any]) -> Fault:
-    return Fault(attempt["status"], _seconds(attempt["duration_ms"]) or 0.0)
+    return {
+        attempt["backend"]: Fault(attempt["status"], _seconds(attempt["duration_ms"]) or 0.0)
+        for attempt in attempts
+        if attempt["failure"] and attempt["status"] != 429
+    }
 
 
 def _seconds(milliseconds: float | None) -> float | None:

@@ -19,15 +19,15 @@ import zlib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from aoai_gateway.analysis.foreign import forms, rows
-from aoai_gateway.analysis.foreign.form import Row, Unusable, WrongValueError
+from aoai_gateway.analysis.foreign.form import Row, Unusable
 from aoai_gateway.analysis.foreign.powerproxy import record_in
-from aoai_gateway.analysis.reading import NoRecordError, Reading, Record, RecordsError, Selection, open_error
-from aoai_gateway.analysis.record_check import checked, is_time, wrong_field
+from aoai_gateway.analysis.reading import Reading, Record, RecordsError, Selection, open_error
+from aoai_gateway.analysis.record_check import NoRecordError, checked, is_time, wrong_field
 from aoai_gateway.usage.record import SCHEMA, empty_record
 
 _LONGEST_LENGTH = 12
@@ -41,8 +41,6 @@ STDIN, STDIN_NUMBER = Path("-"), 0
 
 BYTE_ORDER_MARK = "\ufeff"
 """What some editors begin a file with."""
-
-AGO = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 @contextmanager
@@ -182,7 +180,7 @@ def _rows(
                 raise RecordsError(f"{place}: {error}") from None
             if record is not None:
                 yield record
-    except rows.NoRowsError as error:
+    except NoRecordError as error:
         reading.pass_over(str(path), str(error))
 
 
@@ -194,10 +192,7 @@ def _foreign(values: Mapping[str, Any], reading: Reading) -> tuple[float, Record
         raise NoRecordError("no outcome")
     if isinstance(form, Unusable):
         raise RecordsError(f"these are {form.name}: {form.why}")
-    try:
-        made = form.record(Row(values))
-    except WrongValueError as error:
-        raise NoRecordError(str(error)) from None
+    made = form.record(Row(values))
     if made is None:
         return None
     at, record = made
@@ -231,7 +226,7 @@ def _json_lines(path: Path, lines: Iterable[str], reading: Reading) -> Iterator[
 
 def _flows(path: Path, file: io.BufferedReader, reading: Reading) -> Iterator[tuple[float, Record]]:
     # mitmproxy takes a second to load, and most reports are on records.
-    from aoai_gateway.analysis.captures import CaptureReadError, flows_of, record_of
+    from aoai_gateway.analysis.captures import flows_of, record_of
 
     try:
         for number, flow in enumerate(flows_of(file), 1):
@@ -248,29 +243,13 @@ def _flows(path: Path, file: io.BufferedReader, reading: Reading) -> Iterator[tu
                 reading.pass_over(place, wrong)
                 continue
             yield found
-    except CaptureReadError as error:
+    except NoRecordError as error:
         reading.pass_over(str(path), str(error))
 
 
 def seconds(time: str) -> float:
     """Return a record's time in seconds since the epoch."""
     return datetime.fromisoformat(time).timestamp()
-
-
-def moment(text: str, now: datetime) -> float:
-    """Understand ``yesterday``, ``today``, ``90m``, ``24h``, ``7d``, or a date or time.
-
-    One that names no zone is UTC. Raises ValueError.
-    """
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    if text == "today":
-        return midnight.timestamp()
-    if text == "yesterday":
-        return (midnight - timedelta(days=1)).timestamp()
-    if text[-1:] in AGO and text[:-1].isdigit():
-        return (now - timedelta(**{AGO[text[-1]]: int(text[:-1])})).timestamp()
-    found = datetime.fromisoformat(text)
-    return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
 
 
 def _record(line: str, plain: Record, reading: Reading) -> tuple[float, Record] | None:

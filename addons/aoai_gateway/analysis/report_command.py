@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.analysis.arguments import parser_of_records
-from aoai_gateway.analysis.reading import Reading, RecordsError, Selection
+from aoai_gateway.analysis.reading import Reading, RecordsError, Selection, parser_of_records
 from aoai_gateway.analysis.records import read, uncollected
 from aoai_gateway.analysis.report import report
 from aoai_gateway.analysis.shown import MOST
 from aoai_gateway.analysis.text import text
+from aoai_gateway.command_line import whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,10 +32,17 @@ def main(words: Sequence[str], load_config: Any) -> int:
     """Run one command line. ``load_config``: gives the configuration of a path."""
     args = _parser().parse_args(words)
     config: Config | None = load_config(args.config) if args.config else None
+    selection = Selection(args.since, args.until, frozenset(args.client), frozenset(args.deployment))
     reading = Reading()
     try:
         with uncollected():
-            made = _report(args, config, reading)
+            made = report(
+                read(args.files, selection, reading),
+                reading,
+                percentile=args.percentile,
+                config=config,
+                throttled_only=args.throttled,
+            )
     except RecordsError as error:
         print(f"aoai-gateway: {error}", file=sys.stderr)
         return 1
@@ -55,17 +62,6 @@ def main(words: Sequence[str], load_config: Any) -> int:
         encoding = sys.stdout.encoding or "utf-8"
         sys.stdout.write(written.encode(encoding, "replace").decode(encoding))
     return 0
-
-
-def _report(args: argparse.Namespace, config: Config | None, reading: Reading) -> dict[str, Any]:
-    selection = Selection(args.since, args.until, frozenset(args.client), frozenset(args.deployment))
-    return report(
-        read(args.files, selection, reading),
-        reading,
-        percentile=args.percentile,
-        config=config,
-        throttled_only=args.throttled,
-    )
 
 
 def _written(made: dict[str, Any], form: str, most: int) -> str:
@@ -122,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--top",
-        type=_count,
+        type=whole_number(0, 10**15, "number of rows: 0 or more"),
         default=MOST,
         metavar="N",
         help=f"rows of each table, the largest consumers; 0: all; text and html (default: {MOST})",
@@ -140,9 +136,3 @@ def _percentile(value: str) -> float:
     if not 0 < found <= 100:
         raise argparse.ArgumentTypeError(f"{value!r} is no percentile: above 0, up to 100")
     return found
-
-
-def _count(value: str) -> int:
-    if not (value.isascii() and value.isdigit()):
-        raise argparse.ArgumentTypeError(f"{value!r} is no number of rows: 0 or more")
-    return int(value)

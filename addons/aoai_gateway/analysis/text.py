@@ -100,7 +100,7 @@ def _times(rows: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[str]]:
         yield (
             row["client"],
             row["deployment"],
-            "–" if row["prompt_per_completion"] is None else f"{row['prompt_per_completion']:.1f}",
+            ratio(row["prompt_per_completion"]),
             percent(row["streaming_share"]),
             short(row["rpm_p95"]),
             *(
@@ -121,9 +121,9 @@ def _needs(rows: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[str]]:
             row["client"],
             row["deployment"],
             short(need),
-            "–" if has is None else short(has),
+            short(has),
             short(row["need_requests_per_minute"]),
-            "–" if row["has_requests_per_minute"] is None else short(row["has_requests_per_minute"]),
+            short(row["has_requests_per_minute"]),
             verdict,
         )
 
@@ -213,11 +213,8 @@ def short(number: float | None) -> str:
         return "–"
     for limit, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= limit * 0.9995:
-            return (
-                f"{number / limit:.3g}{unit}"
-                if abs(number) < 999.5 * limit
-                else f"{number / limit:.0f}{unit}"
-            )
+            digits = ".3g" if abs(number) < 999.5 * limit else ".0f"
+            return f"{number / limit:{digits}}{unit}"
     return f"{number:.3g}" if number != int(number) else f"{int(number)}"
 
 
@@ -233,6 +230,11 @@ def money(amount: float | None) -> str:
 def percent(share: float | None) -> str:
     """Write a share: ``12 %``."""
     return "–" if share is None else f"{100 * share:.0f}%"
+
+
+def ratio(share: float | None) -> str:
+    """Write how many times as much: ``2.5``."""
+    return "–" if share is None else f"{share:.1f}"
 
 
 def span(milliseconds: float | None) -> str:

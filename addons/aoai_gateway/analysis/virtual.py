@@ -10,11 +10,11 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cache
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.analysis.recorded import PATHS, Decision
+from aoai_gateway.analysis.recorded import PATHS, Decision, Outcomes
 from aoai_gateway.analysis.virtual_backends import Deployment, limits_of
 from aoai_gateway.engine import effects
 from aoai_gateway.engine.attempt import FailureKind
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Config
     from aoai_gateway.engine.effects import EffectGenerator
     from aoai_gateway.routing.backends import Backend
-    from aoai_gateway.routing.liveness import Liveness
+    from aoai_gateway.routing.responsiveness import Liveness
 
 BEGIN = 1_000.0
 """When the first call comes, on the clock of the engine."""
@@ -49,17 +49,6 @@ BYTES_A_TOKEN = 4
 
 LOOK_SECONDS = 0.001
 """Seconds between two looks at the queue that only time brings about."""
-
-
-@dataclass(slots=True)
-class Outcomes:
-    """What became of one call under a candidate."""
-
-    call: RecordedCall
-    decision: Decision
-    waited: float
-    spilled: bool
-    cost: float | None
 
 
 class VirtualGateway:
@@ -225,21 +214,6 @@ class VirtualGateway:
 class _Running:
     """One call under way."""
 
-    __slots__ = (
-        "_booked",
-        "_effect",
-        "_gateway",
-        "_liveness",
-        "_place",
-        "_rest",
-        "_run",
-        "_steps",
-        "call",
-        "done",
-        "gone",
-        "recorded",
-    )
-
     def __init__(self, gateway: VirtualGateway, recorded: RecordedCall, call: Call) -> None:
         self._gateway = gateway
         self.recorded = recorded
@@ -395,12 +369,9 @@ class _Running:
             self._gateway.wake(self.call.id)
             return
         self._settle(self.recorded.prompt)
-        so_far = (
-            effects.Ended(self._gateway.now, complete=False)
-            if isinstance(self._effect, effects.Deliver)
-            else None
-        )
-        self.step(effects.ClientGone(self._gateway.now, so_far))
+        now, is_delivered = self._gateway.now, isinstance(self._effect, effects.Deliver)
+        so_far = effects.Ended(now, complete=False) if is_delivered else None
+        self.step(effects.ClientGone(now, so_far))
 
     def woken(self) -> None:
         """It is released, or its time in the queue is over."""
@@ -409,14 +380,9 @@ class _Running:
             self.step(effects.ClientGone(now) if self.gone else effects.Done(now))
 
 
-_TARGETS: dict[str, Target] = {}
-
-
+@cache
 def _target(operation: str) -> Target:
-    found = _TARGETS.get(operation)
-    if found is None:
-        found = _TARGETS[operation] = parse_target("POST", PATHS[operation])
-    return found
+    return parse_target("POST", PATHS[operation])
 
 
 def _body(recorded: RecordedCall, target: Target) -> RequestBody:

@@ -23,11 +23,10 @@ from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.app import (
     ahead,
-    cut_connections,
+    connection_ends,
     descriptors,
-    direct_asks,
     log_format,
-    message_types,
+    mitmproxy_shortcuts,
     relay,
     saved_flows,
     selfcheck,
@@ -37,8 +36,8 @@ from aoai_gateway.app.ahead import AheadConnection
 from aoai_gateway.app.lifecycle import Lifecycle
 from aoai_gateway.config.loader import ConfigErrors, load
 from aoai_gateway.engine.attempt import FailureKind
-from aoai_gateway.proxy.error_responses import Refusal
 from aoai_gateway.proxy.layer import BEFORE_HTTP, GatewayLayer
+from aoai_gateway.proxy.own_responses import Refusal
 from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.upstream import BackendTls
 from aoai_gateway.runtime import log_records
@@ -107,15 +106,16 @@ class GatewayAddon:
         log_records.install(lambda: self.gateway.written, lambda: self.gateway.credentials.masks)
         log_format.write_whole_lines()
         self.lifecycle.handle_signals()
-        message_types.install()
-        cut_connections.install(
+        mitmproxy_shortcuts.check_fields_quickly()
+        connection_ends.install(
             lambda: self.gateway.limits().unread_seconds, self._connection_opened, self._opened_ahead
         )
-        direct_asks.install(lambda ask: self.gateway_ask(ask))  # looked up each time, as by mitmproxy
+        # Looked up each time, as by mitmproxy.
+        mitmproxy_shortcuts.ask_directly(lambda ask: self.gateway_ask(ask))
         self.gateway.opened_ahead.open = ahead.open_ahead
-        self.gateway.slow_readers.unread = cut_connections.unread
-        self.gateway.written_out = cut_connections.written_out
-        self.gateway.is_reset = cut_connections.is_reset
+        self.gateway.slow_readers.unread = connection_ends.unread
+        self.gateway.written_out = connection_ends.written_out
+        self.gateway.is_reset = connection_ends.is_reset
         self.gateway.connections.descriptors = descriptors.raise_limit()
         loader.add_option(
             "gateway_config", str, str(DEFAULT_CONFIG), "The gateway's configuration file (gateway.yaml)."
@@ -177,9 +177,9 @@ class GatewayAddon:
         from tornado.web import Application
 
         from aoai_gateway.admin.flow_commands import GatewayStateCommands
-        from aoai_gateway.inspect import setup as desk
+        from aoai_gateway.inspect import response_intercept, retention
         from aoai_gateway.inspect.commands import GatewayCommands
-        from aoai_gateway.inspect.views import contentviews, page_script, prompt_editor, stylesheet
+        from aoai_gateway.inspect.views import contentviews, mitmweb_page, prompt_editor
 
         application = getattr(ctx.master, "app", None)
         if isinstance(application, Application):
@@ -187,14 +187,14 @@ class GatewayAddon:
 
             # Before what waits for the end of a hold, so that held calls are seen.
             workbench.extend(application, self.gateway, ctx.master.addons)
-        desk.install(self.gateway, ctx.master.addons)
+        retention.install(ctx.master.addons)
+        response_intercept.install(self.gateway, ctx.master.addons)
         if ctx.master.addons.get("gatewaycommands") is None:
             state = GatewayStateCommands(self.gateway, self.lifecycle.controls)
             ctx.master.addons.add(GatewayCommands(self.gateway), state)
         contentviews.register(self.gateway.counter, self._model_of)
         if isinstance(application, Application):
-            stylesheet.extend(application)
-            page_script.extend(application)
+            mitmweb_page.extend(application)
             prompt_editor.extend(application)
         self.lifecycle.inspected = True
         if view is not None and is_unset(ctx.options, "store_streamed_bodies"):
@@ -217,7 +217,7 @@ class GatewayAddon:
                 saved_flows.make_private(ctx.options.save_stream_file, save.current_path)
         if "gateway_config" not in updated:
             return
-        path = Path(ctx.options.gateway_config).expanduser().absolute()
+        path = Path(os.path.expanduser(ctx.options.gateway_config)).absolute()
         if path == self._config_path and self.gateway.setup is not None:
             return
         self._config_path = path
@@ -337,7 +337,8 @@ class GatewayAddon:
             shared = attempt.failure is not FailureKind.CREDENTIAL
             if shared and attempt.scope and attempt.breaks is not None and attempt.break_seconds is not None:
                 await self.lifecycle.state_sync.tell_break(attempt.scope, attempt.breaks, attempt.reason)
-            await self.gateway.observer.attempt_failed(ctx.master.addons, failed)
+            if self.gateway.observer is not None:
+                await self.gateway.observer.attempt_failed(ctx.master.addons, failed)
             if "gateway_backend_failed" in self.gateway.heard.events:
                 event = BackendFailed(failed.flow, failed.call, attempt)
                 await ctx.master.addons.trigger_event(GatewayBackendFailedHook(event))

@@ -9,7 +9,6 @@ TLS layer (:class:`~aoai_gateway.proxy.upstream.BackendTls`) and its socket into
 from __future__ import annotations
 
 import asyncio
-import select
 import socket
 import time
 from contextlib import suppress
@@ -21,6 +20,8 @@ from mitmproxy.proxy import context, events, server_hooks
 from mitmproxy.proxy.layers.tls import TlsStartServerHook
 from mitmproxy.proxy.server import ConnectionIO
 from OpenSSL import SSL
+
+from aoai_gateway.app.listening import is_readable
 
 if TYPE_CHECKING:
     from mitmproxy.proxy.commands import OpenConnection
@@ -113,7 +114,7 @@ class AheadConnection(asyncio.Protocol):
     def has_unread(self) -> bool:
         """Whether there is more to read, be it the end."""
         assert self._transport is not None
-        return _is_readable(self._transport.get_extra_info("socket").fileno())
+        return is_readable(self._transport.get_extra_info("socket"))
 
     def close(self) -> None:
         """Close it at once: nothing is under way in it."""
@@ -138,15 +139,6 @@ def _have_probed(sock: socket.socket) -> None:
     for name, value in _PROBES:
         if hasattr(socket, name):  # not on every system
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def _is_readable(descriptor: int) -> bool:
-    """Whether there is something to read, be it the end."""
-    if not hasattr(select, "poll"):  # Windows
-        return bool(select.select([descriptor], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 async def open_ahead(address: Address, seconds: float) -> AheadConnection:

@@ -9,20 +9,28 @@ traceback. The commands import their modules when they run, so that ``--help`` a
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
+import json
 import os
 import platform
+import secrets
 import subprocess  # the tests alone run so
 import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from aoai_gateway.app.arguments import add_config_option, worker_count
-from aoai_gateway.app.greeting import CHECKOUT, own_version
-from aoai_gateway.app.loading import StartError, check_start, existing_config, load_config
+from aoai_gateway.app.loading import (
+    CHECKOUT,
+    StartError,
+    add_config_option,
+    check_start,
+    existing_config,
+    load_config,
+)
 from aoai_gateway.app.mitmproxy_options import OptionError
-from aoai_gateway.app.serving import serve, web
-from aoai_gateway.command_line import PROGRAM, UsageError, parser_of
+from aoai_gateway.app.serving import own_version, serve, web, worker_count
+from aoai_gateway.command_line import PROGRAM, UsageError, parser_of, prepare_standard_files
 from aoai_gateway.config.problems import did_you_mean, listed
 
 PARTS_OF_THE_TESTS = (
@@ -33,8 +41,16 @@ PARTS_OF_THE_TESTS = (
 """pytest's options for ``test`` without arguments: all cores, and then what needs the machine alone."""
 
 
+KEY_BYTES = 32
+"""The random bytes of a key whose hash can be public: 256 bits cannot be guessed."""
+
+KEY_PREFIX = "gw-"
+"""The prefix by which people and scanners for secrets recognise a key."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (without the program's name; default: this process's) and return its exit code."""
+    prepare_standard_files()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _dispatch(words)
@@ -114,11 +130,10 @@ def _of_a_running_one(command: str) -> Callable[[list[str]], int]:
 
     def run(words: list[str]) -> int:
         from aoai_gateway.admin import commands
-        from aoai_gateway.admin.client import AdminError
 
         try:
-            return commands.COMMANDS[command](words, parser_of)
-        except AdminError as error:
+            return commands.COMMANDS[command](words)
+        except commands.AdminError as error:
             raise StartError(str(error)) from None
 
     return run
@@ -141,13 +156,13 @@ def _report(words: list[str]) -> int:
 
 
 def _export(words: list[str]) -> int:
-    from aoai_gateway.analysis.export_command import main as export_main
+    from aoai_gateway.analysis.export import main as export_main
 
     return export_main(words)
 
 
 def _backtest(words: list[str]) -> int:
-    from aoai_gateway.analysis.backtest_command import main as backtest_main
+    from aoai_gateway.analysis.backtest import main as backtest_main
 
     return backtest_main(words, lambda path: load_config(existing_config(path)).config)
 
@@ -159,9 +174,35 @@ def _benchmark(words: list[str]) -> int:
 
 
 def _key(words: list[str]) -> int:
-    from aoai_gateway.app.keys import main as key_main
+    """Make a client's key, of which the configuration holds a hash only."""
+    from aoai_gateway.config.clients import digest_of
 
-    return key_main(words, parser_of)
+    parser = parser_of("key", "Make keys for clients.")
+    actions = parser.add_subparsers(required=True, metavar="new", dest="action")
+    new = actions.add_parser("new", help="make a key, and print it once with the lines to paste")
+    new.add_argument("name", metavar="NAME", help="the client's name")
+    new.add_argument("--not-after", metavar="DATE", type=_date, help="the last day on which it counts (UTC)")
+    args = parser.parse_args(words)
+    key = KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
+    print(f"The key of {args.name}; it is shown only now:\n\n  {key}\n")
+    print("In the configuration, under clients:\n")
+    print(f"  - name: {json.dumps(args.name, ensure_ascii=False)}")
+    print(f"    key_sha256: {digest_of(key).hex()}")
+    if args.not_after is not None:
+        print(f"    not_after: {args.not_after}")
+    return 0
+
+
+def _date(text: str) -> str:
+    from pydantic import TypeAdapter, ValidationError
+
+    from aoai_gateway.config.clients import NotAfter
+
+    try:
+        TypeAdapter(NotAfter).validate_python(text)
+    except ValidationError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} {error.errors()[0]['msg']}") from None
+    return text
 
 
 def _rerun(words: list[str]) -> int:

@@ -83,7 +83,10 @@ def watch(loop: asyncio.AbstractEventLoop) -> None:
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if not (isinstance(error, OSError) and error.errno in _EXHAUSTED):
-            (before or _default)(loop, context)
+            if before is not None:
+                before(loop, context)
+            else:
+                loop.default_exception_handler(context)
             return
         assert error.errno is not None
         told[error.errno].tell(
@@ -93,7 +96,3 @@ def watch(loop: asyncio.AbstractEventLoop) -> None:
         )
 
     loop.set_exception_handler(handle)
-
-
-def _default(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    loop.default_exception_handler(context)

@@ -18,10 +18,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from typing import TYPE_CHECKING
 
-from aoai_gateway.app.cut_connections import hang_up
+from aoai_gateway.app.connection_ends import hang_up, stop_lingering
 from aoai_gateway.app.listening import is_readable
+from aoai_gateway.proxy.stream_events import GatewayLeaves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,6 +42,11 @@ IDLE_SECONDS = 1.0
 """Seconds for the next request of a connection that has had answers."""
 
 LOOK_SECONDS = 0.1
+
+HANG_UP_SECONDS = 1.0
+"""The time that connections have to close, when the drain is over."""
+
+WHY = "the gateway is shutting down"
 
 
 class Drain:
@@ -62,6 +69,27 @@ class Drain:
         self._due: set[str] = set()
         """Connections whose time was over at the last look."""
 
+    async def end_sessions(self, *, at_once: bool) -> None:
+        """Have sessions end with the close code 1001: those that are idle, or all of them (`at_once`)."""
+        self._gateway.sessions_end = True
+        for handler in list(self._connections.values()):
+            if handler.client.id in self._gateway.sessions:
+                await handler.server_event(GatewayLeaves(at_once))
+
+    async def hang_up(self) -> None:
+        """Close the connections that clients still have, so that calls which were cut off are written down.
+
+        What is left to the event loop's end is cancelled in a way that prints a traceback for each.
+        """
+        for handler in list(self._connections.values()):
+            hang_up(handler, WHY)
+        for end_of_patience in (stop_lingering, None):
+            end = time.monotonic() + HANG_UP_SECONDS
+            while self._connections and time.monotonic() < end:  # noqa: ASYNC110 - mitmproxy has no event for it
+                await asyncio.sleep(0.01)
+            if end_of_patience is not None:
+                end_of_patience()
+
     async def wait(self, limit: float) -> None:
         """Wait until all connections have ended, for so many seconds at most."""
         gateway = self._gateway
@@ -72,15 +100,14 @@ class Drain:
             now = gateway.clock.monotonic()
             # A request that waits for an addon, or whose body has not come yet, is no call so far.
             running = max(self._look(now), len(gateway.calls))
+            calls, were = ("1 call", "was") if running == 1 else (f"{running} calls", "were")
             if not self._connections and not gateway.calls:
                 return
             if now >= self._end:
                 if running:
-                    were = "1 call was" if running == 1 else f"{running} calls were"
-                    logger.warning("%s cut off after %.0f s.", were, limit)
+                    logger.warning("%s cut off after %.0f s.", f"{calls} {were}", limit)
                 return
             if running and not told:
-                calls = "1 call" if running == 1 else f"{running} calls"
                 logger.info("Waiting for %s to finish, %.0f s at most.", calls, limit)
                 told = True
             await asyncio.sleep(LOOK_SECONDS)
@@ -99,7 +126,7 @@ class Drain:
             elif now >= self._time_of(rest):
                 # What was read from the socket at the last look has come to its layer by now.
                 if client.id in due and not _has_unread(handler):
-                    hang_up(handler, "the gateway is shutting down")
+                    hang_up(handler, WHY)
                 else:
                     self._due.add(client.id)
         return busy

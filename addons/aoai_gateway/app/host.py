@@ -9,20 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mitmproxy import exceptions
+from mitmproxy import ctx, exceptions
 from mitmproxy.addons import core, errorcheck, next_layer, proxyserver, script, tlsconfig
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 
 from aoai_gateway.app import log_format
 from aoai_gateway.app.addon import ADDON, GatewayAddon
+from aoai_gateway.app.lifecycle import NO_UPSTREAM
 from aoai_gateway.app.mitmproxy_options import OptionCheck
 from aoai_gateway.config.models import Log
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
     from pathlib import Path
 
     from aoai_gateway.app.worker import Worker
@@ -32,12 +33,30 @@ QUIET = ("mitmproxy.proxy.server", "mitmproxy.proxy.mode_servers", "mitmproxy.ad
 
 
 class LeanTlsConfig(tlsconfig.TlsConfig):
-    """mitmproxy's, without the hook by which it would look into every request for one of its own CRL."""
+    """mitmproxy's, without its authority: the certificate is the configuration's, and nothing is signed here.
+
+    So no key is made in the home folder, which may be read-only, and no request is looked into for the
+    authority's CRL. Certificates of mitmproxy's own option ``certs`` bring the authority with them.
+    """
 
     request = None  # type: ignore[assignment]  # mitmproxy passes over a hook that is not callable
+    running = None  # type: ignore[assignment]  # it would only load the authority again
+
+    def configure(self, updated: set[str]) -> None:
+        """Take changed options; those of the authority only where there are ``certs``."""
+        others = {name for name in updated if name.startswith(("tls_", "ciphers_"))}
+        super().configure(updated if ctx.options.certs else others)  # type: ignore[no-untyped-call]  # mitmproxy has not typed it
 
 
-def serve(
+def run(serving: Coroutine[Any, Any, int]) -> int:
+    """Run what `serve` returns. Returns the process's exit code: 0, or 1 if it could not start."""
+    try:
+        return asyncio.run(serving)
+    except SystemExit as exited:
+        return exited.code if isinstance(exited.code, int) else 1
+
+
+async def serve(
     config: Path,
     *,
     host: str | None,
@@ -50,24 +69,7 @@ def serve(
     """Serve until SIGTERM or SIGINT. ``addons``: scripts; ``options``: mitmproxy's, as ``name=value``.
 
     ``capture``: the file that all calls are appended to; ``worker``: what this process is among several.
-
-    Returns the process's exit code: 0, or 1 if it could not start.
     """
-    try:
-        return asyncio.run(_serve(config, host, port, addons, options, capture, worker))
-    except SystemExit as exited:
-        return exited.code if isinstance(exited.code, int) else 1
-
-
-async def _serve(
-    config: Path,
-    host: str | None,
-    port: int | None,
-    addons: Sequence[str],
-    options: Sequence[str],
-    capture: Path | None,
-    worker: Worker | None,
-) -> int:
     # What a process draws at random, and when it began, must not be the same in all forks.
     ours = ADDON if worker is None else GatewayAddon()
     if worker is not None:
@@ -75,28 +77,8 @@ async def _serve(
         ours.lifecycle.worker = worker
         if worker.encodings is not None:
             ours.gateway.counter.encodings = worker.encodings
-    capturing = []
-    if capture is not None:
-        from aoai_gateway.inspect.capture import Capture
-
-        capturing = [Capture(capture)]
-    opts = Options()
-    master = Master(opts, with_termlog=True)
-    logging.getLogger().setLevel(logging.INFO)
-    for name in QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    opts.update(mode=["reverse:http://aoai-gateway.invalid"], server=worker is None)
-    master.addons.add(
-        core.Core(),
-        proxyserver.Proxyserver(),
-        ours,
-        script.ScriptLoader(),
-        next_layer.NextLayer(),
-        LeanTlsConfig(),
-        *capturing,
-        OptionCheck(options),
-        errorcheck.ErrorCheck(),
-    )
+    master = _master_of(ours, options, capture, listens=worker is None)
+    opts = master.options
     log_format.apply(Log())
     ours.lifecycle.write_log = log_format.apply
     # Not deferred: mitmproxy sets deferred options while an addon is being added, without `configure`.
@@ -114,20 +96,39 @@ async def _serve(
         return 1
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _end, ours, master)
+        loop.add_signal_handler(number, _end, ours, master, False)
     if worker is not None:
-        loop.add_signal_handler(signal.SIGUSR2, _make_room, ours, master)
+        loop.add_signal_handler(signal.SIGUSR2, _end, ours, master, True)
     await master.run()
     return 0
 
 
-def _make_room(ours: GatewayAddon, master: Master) -> None:
-    """End since a successor listens already: no balancer need be told."""
-    ours.gateway.has_successor = True
-    master.shutdown()
+def _master_of(ours: GatewayAddon, options: Sequence[str], capture: Path | None, *, listens: bool) -> Master:
+    capturing = []
+    if capture is not None:
+        from aoai_gateway.inspect.capture import Capture
+
+        capturing = [Capture(capture)]
+    master = Master(Options(), with_termlog=True)
+    logging.getLogger().setLevel(logging.INFO)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    master.options.update(mode=[f"reverse:{NO_UPSTREAM}"], server=listens)
+    master.addons.add(
+        core.Core(),
+        proxyserver.Proxyserver(),
+        ours,
+        script.ScriptLoader(),
+        next_layer.NextLayer(),
+        LeanTlsConfig(),
+        *capturing,
+        OptionCheck(options),
+        errorcheck.ErrorCheck(),
+    )
+    return master
 
 
-def _end(ours: GatewayAddon, master: Master) -> None:
-    """End; one whose successor listened already is told that this ends, too."""
-    ours.gateway.has_successor = False
+def _end(ours: GatewayAddon, master: Master, has_successor: bool) -> None:
+    """End. ``has_successor``: another process listens already, so that no balancer need be told."""
+    ours.gateway.has_successor = has_successor
     master.shutdown()

@@ -14,16 +14,14 @@ from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.admin.controls import Controls
 from aoai_gateway.admin.listener import AdminListener
-from aoai_gateway.app import cut_connections, descriptors, listening, signals, start_checks, tls
+from aoai_gateway.app import connection_ends, descriptors, listening, signals, start_checks, tls
 from aoai_gateway.app.drain import Drain
-from aoai_gateway.app.garbage import Garbage
-from aoai_gateway.app.memory import FreeMemory
+from aoai_gateway.app.memory import FreeMemory, Garbage
 from aoai_gateway.app.quiet_moment import QuietMoments
 from aoai_gateway.app.simulators import Simulators
 from aoai_gateway.config.loader import ConfigErrors, Problem
 from aoai_gateway.config.reload import Watch, waits_for_restart
 from aoai_gateway.engine.admission import counts_prompts
-from aoai_gateway.proxy.messages import GatewayLeaves
 from aoai_gateway.runtime.connections import most_connections
 from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.runtime.pool_watch import PoolWatch
@@ -53,9 +51,6 @@ NO_UPSTREAM = "http://aoai-gateway.invalid"
 
 UNREADY_SECONDS = 5.0
 """The time that balancers have to notice, without a configured one: two probes of most."""
-
-HANG_UP_SECONDS = 1.0
-"""The time that connections have to close, when the drain is over."""
 
 
 class Lifecycle:
@@ -185,11 +180,11 @@ class Lifecycle:
         """Close connections in which no HTTP has begun in time; a layer keeps time in all others."""
         gateway, now = self._gateway, self._gateway.clock.monotonic()
         silent = gateway.connections.silent_for(gateway.limits().head_seconds, now)
-        cut_connections.cut(silent, "the client was silent for too long")
+        connection_ends.cut(silent, "the client was silent for too long")
         stalled = gateway.slow_readers.look(gateway.limits().unread_seconds, now)
         if stalled:
-            cut_connections.tell_of_slow_reader()
-        cut_connections.cut(stalled, "the client did not read")
+            connection_ends.tell_of_slow_reader()
+        connection_ends.cut(stalled, "the client did not read")
 
     def _come_first(self) -> None:
         """Be the first addon that learns of the end: others close files that calls are still written to."""
@@ -346,13 +341,13 @@ class Lifecycle:
         if self._watcher is not None:
             self._watcher.cancel()
         await self._stop_accepting()
-        await self._end_sessions(at_once=False)
+        drain = Drain(gateway, ctx.master.addons.get("proxyserver").connections, self.rest)
+        await drain.end_sessions(at_once=False)
         if gateway.setup is not None:
-            connections = ctx.master.addons.get("proxyserver").connections
-            await Drain(gateway, connections, self.rest).wait(gateway.config.drain_seconds)
-        await self._end_sessions(at_once=True)
+            await drain.wait(gateway.config.drain_seconds)
+        await drain.end_sessions(at_once=True)
         gateway.draining = True
-        await self._hang_up()
+        await drain.hang_up()
         await self.admin.stop()
         await gateway.close()
         await self.state_sync.close()
@@ -385,26 +380,3 @@ class Lifecycle:
         own = self.worker.sockets if self.worker is not None else ()
         await listening.stop_accepting(servers, own, empty_queues=not self._gateway.has_successor)
         ctx.options.update(server=False)
-
-    async def _end_sessions(self, *, at_once: bool) -> None:
-        """Have sessions end with the close code 1001: those that are idle, or all of them (`at_once`)."""
-        self._gateway.sessions_end = True
-        connections = ctx.master.addons.get("proxyserver").connections
-        for handler in list(connections.values()):
-            if handler.client.id in self._gateway.sessions:
-                await handler.server_event(GatewayLeaves(at_once))
-
-    async def _hang_up(self) -> None:
-        """Close the connections that clients still have, so that calls which were cut off are written down.
-
-        What is left to the event loop's end is cancelled in a way that prints a traceback for each.
-        """
-        connections = ctx.master.addons.get("proxyserver").connections
-        for handler in list(connections.values()):
-            cut_connections.hang_up(handler, "the gateway is shutting down")
-        for end_of_patience in (cut_connections.stop_lingering, None):
-            end = time.monotonic() + HANG_UP_SECONDS
-            while connections and time.monotonic() < end:  # noqa: ASYNC110 - mitmproxy has no event for it
-                await asyncio.sleep(0.01)
-            if end_of_patience is not None:
-                end_of_patience()

@@ -1,4 +1,4 @@
-"""The configuration that a command names: found, loaded, and checked against this machine."""
+"""The configuration that a command names: its option, found, loaded, and checked against this machine."""
 
 from __future__ import annotations
 
@@ -8,21 +8,33 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aoai_gateway.app.greeting import CHECKOUT
 from aoai_gateway.command_line import PROGRAM, UsageError
 
 if TYPE_CHECKING:
+    import argparse
+
     from aoai_gateway.config.loader import Loaded
     from aoai_gateway.config.models import Config
+
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+"""Where ``gateway.yaml``, ``addons/gateway.py`` and ``tests/`` lie when the package runs from a checkout."""
 
 
 class StartError(Exception):
     """The command line is right, but the command can't do its work."""
 
 
+def add_config_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--config FILE``."""
+    parser.add_argument(
+        "--config", metavar="FILE", help="the configuration (default: the checkout's gateway.yaml)"
+    )
+
+
 def existing_config(given: str | None) -> Path:
     """Return the path of the file to use, by default the checkout's. Raises UsageError if there is none."""
-    path = Path(given).expanduser() if given else CHECKOUT / "gateway.yaml"
+    path = Path(os.path.expanduser(given)) if given else CHECKOUT / "gateway.yaml"
     if path.is_file():
         return path
     if given is None:

@@ -8,7 +8,8 @@ been loaded.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, NoReturn
 
 from aoai_gateway.command_line import Parser, UsageError
@@ -35,11 +36,8 @@ class OptionError(UsageError):
 def as_settings(words: Sequence[str]) -> list[str]:
     """Turn mitmproxy's flags (``-w FILE``, ``-k``, ``--set name=value``) into "name=value" strings.
 
-    Names given to ``--set`` are passed on unchecked: only the host knows what its addons define.
-
-    Raises:
-        OptionError: for an unknown flag, a malformed value, or an option that has its own word here.
-
+    Names given to ``--set`` are passed on unchecked: only the host knows what its addons define. Raises
+    OptionError for an unknown flag, a malformed value, or an option that has its own word here.
     """
     if not words:
         return []
@@ -88,42 +86,26 @@ def _settings(name: str, value: object) -> list[str]:
 
 def stock_options() -> Options:
     """Return every option that mitmweb and the lean host can have, at its default."""
+    from mitmproxy.addonmanager import Loader
     from mitmproxy.addons import default_addons, termlog
     from mitmproxy.options import Options
     from mitmproxy.tools.web import webaddons
 
     options = Options()
-
-    class Loader:
-        """What an addon's `load` sees of mitmproxy's loader, as far as it concerns options."""
-
-        def add_option(
-            self,
-            name: str,
-            typespec: type,
-            default: object,
-            help: str,  # noqa: A002 (mitmproxy's addons pass it by this name)
-            choices: Sequence[str] | None = None,
-        ) -> None:
-            options.add_option(name, typespec, default, help, choices)
-
-        def add_command(self, path: str, func: Callable[..., object]) -> None:
-            pass
-
+    # Of a master, the loader uses these two.
+    loader = Loader(SimpleNamespace(options=options, commands=SimpleNamespace(add=lambda path, func: None)))
     log = termlog.TermLog()
     log.uninstall()  # it has begun to listen to the log by being made
     for addon in (*default_addons(), log, webaddons.WebAddon(), webaddons.WebAuth()):
         if load := getattr(addon, "load", None):
-            load(Loader())
+            load(loader)
     return options
 
 
 class OptionCheck:
     """A mitmproxy addon for a host that has ErrorCheck: a misspelt option ends the start.
 
-    Args:
-        settings: the user's settings, as "name=value" or only the name.
-
+    ``settings``: the user's, as "name=value" or only the name.
     """
 
     def __init__(self, settings: Iterable[str]) -> None:
@@ -140,11 +122,8 @@ class OptionCheck:
 def run_mitmweb(arguments: Sequence[str], *, settings: Iterable[str], addons: Sequence[object] = ()) -> int:
     """Run mitmweb in this process until it is stopped; returns its exit code.
 
-    Args:
-        arguments: those of mitmweb's own command line.
-        settings: the user's settings in it, for :class:`OptionCheck`.
-        addons: to be loaded beside its own.
-
+    ``arguments``: of mitmweb's own command line; ``settings``: the user's in it, for :class:`OptionCheck`;
+    ``addons``: to be loaded beside its own.
     """
     from mitmproxy.tools import cmdline
     from mitmproxy.tools.main import run

@@ -4,7 +4,7 @@ A `Relay` stands between a socket and the reader that mitmproxy reads from. Whil
 and mitmproxy waits for more, a read need not wait for its task to be woken:
 
 - What a backend sends is shown to the layer of the client; a stream that is under delivery may take it, past
-  all layers, to the client's socket (:mod:`~aoai_gateway.proxy.lane`).
+  all layers, to the client's socket (`Lane` in :mod:`~aoai_gateway.proxy.delivery`).
 - Anything else is given to the layers at once, in the turn of the event loop in which it came.
 
 As long as a peer does not read what it is sent, and where a connection is about to end, reads go to the

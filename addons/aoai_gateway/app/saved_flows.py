@@ -25,11 +25,9 @@ def keep_private() -> None:
 def make_private(option: str, current: str | None) -> None:
     """Take the files that are there from other users.
 
-    Args:
-        option: what ``save_stream_file`` says: a file to be opened, or that was opened before an addon could
-            say how. One that is appended to ("+") may be meant for its group to read.
-        current: the file that is open now.
-
+    ``option``: what ``save_stream_file`` says: a file to be opened, or that was opened before an addon could
+    say how. One that is appended to ("+") may be meant for its group to read. ``current``: the file that is
+    open now.
     """
     named = datetime.today().strftime(os.path.expanduser(option.removeprefix("+")))
     for path in filter(None, {named, current}):

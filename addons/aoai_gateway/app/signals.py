@@ -35,11 +35,9 @@ def handle(
 ) -> None:
     """Handle them from now on, in the running event loop.
 
-    Args:
-        reload: called on SIGHUP, unless that says that the terminal is gone which the process runs in.
-        told: gives what SIGUSR1 writes into the log.
-        shut_down: called when the terminal is gone, which ends what runs in its foreground.
-
+    ``reload``: called on SIGHUP, unless that says that the terminal is gone which the process runs in.
+    ``told``: gives what SIGUSR1 writes into the log. ``shut_down``: called when the terminal is gone, which
+    ends what runs in its foreground.
     """
     in_terminal = not _STAYS and _has_terminal()
 

@@ -1,4 +1,4 @@
-"""Checks of this machine for a configuration: files that can be written, a certificate that is valid now.
+"""Checks of this machine for a configuration: writable files, a certificate that is valid, free addresses.
 
 The loader judges the text; these look at the machine. `check` reports all of it, and a start that
 could not keep its promises is refused with the same words.
@@ -6,18 +6,22 @@ could not keep its promises is refused with the same words.
 
 from __future__ import annotations
 
+import errno
+import http.client
 import os
+import socket
 import ssl
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
-from aoai_gateway.app import ports as addresses
 from aoai_gateway.command_line import installs
 from aoai_gateway.config.shared_store import SharedStore
 from aoai_gateway.config.sinks import CsvSink, JsonLinesSink
 from aoai_gateway.state.affinity_file import AffinityFileError, check
 from aoai_gateway.state.budget_file import decode
 from aoai_gateway.usage.sinks import missing_extra
+from aoai_gateway.wire.authority import reachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Config
 
 EXPIRES_SOON = timedelta(days=14)
+
+PROBE_SECONDS = 1.0
 
 
 def errors(config: Config, now: datetime | None = None, *, workers: int = 1) -> list[str]:
@@ -60,16 +66,16 @@ def ports(config: Config) -> tuple[list[str], list[str]]:
     errors: list[str] = []
     warnings: list[str] = []
     listen, admin = config.listen, config.admin
-    found = addresses.refusal(listen.host, listen.port) if listen.port else None
+    found = refusal(listen.host, listen.port) if listen.port else None
     tls = listen.certificate is not None
-    if found and found.in_use and addresses.has_gateway(listen.host, listen.port, tls=tls):
+    if found and found.in_use and has_gateway(listen.host, listen.port, tls=tls):
         warnings.append(
             f"listen.port: a gateway runs at {listen.host}:{listen.port}; a second one needs another port"
         )
     elif found:
         errors.append(f"listen.port: {found.message}")
-    found = addresses.refusal(admin.host, admin.port) if admin.enabled and admin.port else None
-    if found and not (found.in_use and addresses.has_gateway(admin.host, admin.port)):
+    found = refusal(admin.host, admin.port) if admin.enabled and admin.port else None
+    if found and not (found.in_use and has_gateway(admin.host, admin.port)):
         # The gateway serves without its status page.
         warnings.append(
             f"admin.port: {admin.host}:{admin.port} cannot be listened on, so there will be no status page; "
@@ -94,7 +100,30 @@ def warnings(config: Config, now: datetime | None = None) -> list[str]:
         elif end <= now + EXPIRES_SOON:
             left = (end - now).days
             found.append(f"clients: {what} counts for {left} days more, until {_day(end)}; replace it")
+    direct = list(_past_a_proxy(config))
+    if direct:
+        found.append(
+            f"aoai.endpoints: {', '.join(direct)} are connected to directly, and not through the proxy that "
+            "the environment names; put their hosts into NO_PROXY if that is right"
+        )
     return found
+
+
+def _past_a_proxy(config: Config) -> Iterator[str]:
+    """Yield the endpoints that other programs would reach through a proxy here."""
+    if not any(name.lower().endswith("_proxy") and value for name, value in os.environ.items()):
+        return
+    # Loaded only where there may be one: a check is to be quick.
+    import urllib.request
+
+    proxies = urllib.request.getproxies()
+    for endpoint in config.aoai.endpoints:
+        if endpoint.url is None:
+            continue
+        url = urlsplit(endpoint.url)
+        has_proxy = url.scheme in proxies or "all" in proxies
+        if has_proxy and not urllib.request.proxy_bypass(url.netloc):
+            yield endpoint.name
 
 
 def expiries(config: Config) -> dict[str, float]:
@@ -230,3 +259,64 @@ def _store(config: Config) -> Iterator[str]:
 
 def _day(time: datetime) -> str:
     return time.strftime("%Y-%m-%d")
+
+
+# --- addresses -------------------------------------------------------------------------------------------
+
+
+class Refusal(NamedTuple):
+    """Why an address cannot be listened on."""
+
+    message: str
+    in_use: bool = False
+
+
+def refusal(host: str, port: int) -> Refusal | None:
+    """Bind once and let go; None if that works. mitmproxy tells of a busy port only deep in its log."""
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        return Refusal(f"can't listen on {host}: {error.strerror}.")
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(where)
+        except OSError as error:
+            return _refusal(f"{host}:{port}", port, error)
+    return None
+
+
+def _refusal(place: str, port: int, error: OSError) -> Refusal:
+    if error.errno == errno.EADDRINUSE:
+        other = (port + 1) % 65535 + 1  # after 8080, not 8081: mitmweb has its page there
+        return Refusal(
+            f"{place} is in use by another process. Stop that one, or choose another port: --port {other}",
+            in_use=True,
+        )
+    if error.errno == errno.EACCES:
+        return Refusal(
+            f"not allowed to listen on {place}: ports below 1024 need privileges. Choose another: --port 8080"
+        )
+    return Refusal(f"can't listen on {place}: {os.strerror(error.errno or 0)}.")
+
+
+def has_gateway(host: str, port: int, *, tls: bool = False) -> bool:
+    """Return whether a gateway answers there, as it does to probes; within `PROBE_SECONDS` for each step."""
+    near = reachable(host)
+    connection: http.client.HTTPConnection
+    if tls:
+        # Whose certificate it is does not matter: nothing is told to the peer.
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection = http.client.HTTPSConnection(near, port, timeout=PROBE_SECONDS, context=context)
+    else:
+        connection = http.client.HTTPConnection(near, port, timeout=PROBE_SECONDS)
+    try:
+        connection.request("GET", "/health/live")
+        return connection.getresponse().read(100) == b'{"status": "alive"}'
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

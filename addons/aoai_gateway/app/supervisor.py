@@ -16,26 +16,22 @@ A first start that fails (the configuration asks for what this machine has not) 
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import os
 import select
-import shutil
 import signal
 import socket
-import tempfile
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aoai_gateway.admin.listener import bind
-from aoai_gateway.app import admin_process, listening, log_format, processes
-from aoai_gateway.app.backoff import LONGEST_PAUSE
-from aoai_gateway.app.companions import AdminCompanion, StoreCompanion
-from aoai_gateway.app.private_store import NoStoreError
-from aoai_gateway.app.worker import Worker
-from aoai_gateway.app.worker_slot import Slot
+from aoai_gateway.app import listening, log_format, processes
+from aoai_gateway.app.admin_process import AdminProcess
+from aoai_gateway.app.private_folder import PrivateFolder
+from aoai_gateway.app.processes import LONGEST_PAUSE
+from aoai_gateway.app.worker import Slot, Worker
+from aoai_gateway.app.workers_store import NoStoreError, WorkersStore
 from aoai_gateway.config.loader import ConfigErrors, Loaded
 from aoai_gateway.config.reload import Watch
 from aoai_gateway.engine.admission import counts_prompts
@@ -46,6 +42,7 @@ from aoai_gateway.tokens import load_encodings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from aoai_gateway.app.processes import Child
     from aoai_gateway.config.models import Config
@@ -95,17 +92,17 @@ class Supervisor:
         self._path = path
         self._loaded = loaded
         self._serve = serve
-        self._folder = Path(tempfile.mkdtemp(prefix="aoai-gateway-"))
-        self._store: StoreCompanion | None = None
+        self._private_folder = PrivateFolder()
+        self._folder = self._private_folder.path
+        self._store: WorkersStore | None = None
         self._encodings: Encodings | None = None
-        self._admin = AdminCompanion(self._folder, [], lambda: self._let_go(None))
+        self._admin = AdminProcess(self._folder, [], lambda: self._let_go(None))
         self._readiness_polls = ReadinessPolls.of_children()
         self._over = False
         self._started = False
         self._rolling: list[Slot] = []
         self._exit_code = 0
         self._signals: set[int] = set()
-        self._told = ""
         self._looked = time.monotonic()
         self._wake_read, self._wake_write = socket.socketpair()
         sockets = listening.open_sockets(*address, count)
@@ -125,7 +122,7 @@ class Supervisor:
             self._prepare()
             self._catch_signals()
             self._looked = time.monotonic()
-            while self._alive():
+            while not self._over or self._children():
                 self._start_what_is_due()
                 self._wait()
                 self._obey()
@@ -136,14 +133,14 @@ class Supervisor:
                 child.tell(signal.SIGKILL)
             if self._store is not None:
                 self._store.stop()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._private_folder.remove()
 
     # --- before the first fork -------------------------------------------------------------------------
 
     def _prepare(self) -> None:
         if self._config.store is None:
             try:
-                self._store = StoreCompanion(self._folder, self._config)
+                self._store = WorkersStore(self._folder, self._config)
                 self._store.start()
             except NoStoreError as error:
                 raise StartFailedError(str(error)) from None
@@ -176,9 +173,6 @@ class Supervisor:
         return [child for slot in self._slots for child in slot.children()] + (
             [self._admin.child] if self._admin.child is not None else []
         )
-
-    def _alive(self) -> bool:
-        return not self._over or bool(self._children())
 
     def _wait(self) -> None:
         """Wait until something happens."""
@@ -262,7 +256,8 @@ class Supervisor:
         self._looked = now
         self._read(self._watch.poll)
         for child in self._children():
-            if child.due <= now or self._is_stuck(child, now):
+            is_stuck = now - child.heard > (SILENT_SECONDS if child.ready else START_SECONDS)
+            if is_stuck or child.due <= now:
                 logger.error("%s (%d) does not answer; it is killed.", child.name.capitalize(), child.pid)
                 child.due = float("inf")
                 child.heard = now
@@ -277,10 +272,6 @@ class Supervisor:
             self._retire([self._admin.child], signal.SIGTERM)
         self._go_on_rolling()
         self._tell_workers()
-
-    @staticmethod
-    def _is_stuck(child: Child, now: float) -> bool:
-        return now - child.heard > (SILENT_SECONDS if child.ready else START_SECONDS)
 
     def _look_at(self, slot: Slot, now: float) -> None:
         if slot.successor is not None and slot.successor.ready:
@@ -329,16 +320,7 @@ class Supervisor:
         (self._folder / f"worker-{slot.number}-{child.pid}.sock").unlink(missing_ok=True)
 
     def _tell_workers(self) -> None:
-        """Write down what is known of each worker, for the status page."""
-        text = json.dumps([slot.document() for slot in self._slots])
-        if text == self._told:
-            return
-        draft = self._folder / "workers.draft"
-        # The status page can do without it, on a full disk for instance; calls cannot do without workers.
-        with suppress(OSError):
-            draft.write_text(text)
-            draft.replace(self._folder / admin_process.WORKERS_FILE)
-            self._told = text
+        self._admin.tell([slot.document() for slot in self._slots])
 
     # --- reload and end --------------------------------------------------------------------------------
 
@@ -406,7 +388,7 @@ class Supervisor:
 
     def _longest_drain(self) -> float:
         """Return the seconds that a worker may take to end; it may have read a newer file."""
-        configs = [self._config]
+        before = self._config
         self._read(self._watch.read)
-        configs.append(self._config)
+        configs = (before, self._config)
         return max(each.drain_seconds + (each.drain.unready_seconds or 0.0) for each in configs)

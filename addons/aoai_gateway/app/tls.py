@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import errno
 import logging
+import os
 import stat
 import tempfile
 from pathlib import Path
@@ -105,9 +106,18 @@ def _http1(_: SSL.Connection, offers: list[bytes]) -> bytes | SSL._NoOverlapping
 
 
 def bundle(trusted_ca: Path) -> Path:
-    """Write the usual certificate authorities and the given ones into one file; mitmproxy takes just one."""
+    """Put the usual certificate authorities and the given ones into one file; mitmproxy takes just one.
+
+    Where the system can do that, the file is in memory, and gone with the process, also when that is killed:
+    its folder for temporary files would fill up under a container that crashes in a loop.
+    """
+    authorities = Path(certifi.where()).read_bytes() + b"\n" + trusted_ca.read_bytes()
+    if hasattr(os, "memfd_create"):
+        memory = os.memfd_create("certificate authorities")
+        os.write(memory, authorities)
+        return Path(f"/proc/self/fd/{memory}")
     with tempfile.NamedTemporaryFile("wb", prefix="aoai-gateway-", suffix=".pem", delete=False) as file:
-        file.write(Path(certifi.where()).read_bytes() + b"\n" + trusted_ca.read_bytes())
+        file.write(authorities)
     path = Path(file.name)
     atexit.register(path.unlink, missing_ok=True)
     return path

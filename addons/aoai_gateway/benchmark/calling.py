@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 
-from aoai_gateway.quota.priority import HEADER
+from aoai_gateway.quota.access import PRIORITY_HEADER
 from aoai_gateway.usage.chunk_gaps import ChunkGaps
 from aoai_gateway.usage.record import empty_attempt, empty_record, written_time
 from aoai_gateway.wire.hints import utilization_of
@@ -30,8 +30,7 @@ from aoai_gateway.wire.stream_kinds import Verdict
 from aoai_gateway.wire.usage import AnswerFacts, read_answer
 
 if TYPE_CHECKING:
-    from aoai_gateway.benchmark.plan import Planned
-    from aoai_gateway.benchmark.prompts import Prompts
+    from aoai_gateway.benchmark.plan import Planned, Prompts
     from aoai_gateway.tokens import Counter
     from aoai_gateway.usage.sink import Record
 
@@ -90,7 +89,7 @@ class Target:
     def headers(self, key: str, priority: str | None) -> dict[str, str]:
         """Return the headers of a call."""
         shown = {"authorization": f"Bearer {key}"} if self.bearer else {"api-key": key}
-        asked = {HEADER: priority} if priority is not None else {}
+        asked = {PRIORITY_HEADER: priority} if priority is not None else {}
         return {"content-type": "application/json", **shown, **asked}
 
     def session(self) -> aiohttp.ClientSession:

@@ -22,7 +22,6 @@ from aoai_gateway.analysis.records import read
 from aoai_gateway.benchmark import plan
 from aoai_gateway.benchmark.calling import Caller, Target
 from aoai_gateway.benchmark.options import parser
-from aoai_gateway.benchmark.prompts import Prompts
 from aoai_gateway.benchmark.running import Run
 from aoai_gateway.benchmark.showing import Progress, summary
 from aoai_gateway.tokens import Counter, load_encodings
@@ -75,7 +74,7 @@ async def _run(
     random = Random(args.seed)  # noqa: S311 - sizes and times of test calls are no secrets
     target = Target(args.url, args.deployment, args.api_version, args.bearer, args.ca)
     steps, calls = _plan(args, consumers, drawn, random)
-    prompts = Prompts(
+    prompts = plan.Prompts(
         counter,
         args.deployment,
         random,

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 MOST_SAMPLES = 2_000
 """The most samples of a second, for the figures while it runs; those at the end are of all calls."""
 
+COUNTS = ("calls", "served", "throttled", "failed", "input_tokens", "output_tokens", "tries")
+
+LASTING = frozenset({400, 401, 403, 404})
+"""Statuses whose cause is the key, the address, the deployment or an option: the next call has the same."""
+
 TIMES = ("ttft", "tbt", "e2e", "late")
 """The times of a call: to the first token, between tokens, end to end, and how late it was sent."""
 
@@ -74,7 +79,7 @@ class Tally:
 
     def merge(self, other: Tally) -> None:
         """Add another one's calls."""
-        for name in ("calls", "served", "throttled", "failed", "input_tokens", "output_tokens", "tries"):
+        for name in COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.causes.update(other.causes)
         for name in (*TIMES, "utilization"):
@@ -95,8 +100,8 @@ class Tally:
             "gen_tpm": round(self.output_tokens * per_minute, 1),
         }
         for name in TIMES:
-            found |= _summary(name, getattr(self, name), 4)
-        return found | _summary("util", self.utilization, 4)
+            found |= _summary(name, getattr(self, name))
+        return found | _summary("util", self.utilization)
 
 
 class Window:
@@ -127,11 +132,7 @@ def _thinned(tally: Tally, most: int) -> Tally:
     """Return a copy with fewer times: to sort them all each second would delay the calls."""
     step = max(1, tally.calls // most)
     times = {name: getattr(tally, name)[::step] for name in (*TIMES, "utilization")}
-    counts = {
-        name: getattr(tally, name)
-        for name in ("calls", "served", "throttled", "failed", "causes", "input_tokens", "output_tokens")
-    }
-    return Tally(**counts, **times, tries=tally.tries)
+    return Tally(**{name: getattr(tally, name) for name in (*COUNTS, "causes")}, **times)
 
 
 def cause_of(record: Record) -> str:
@@ -144,6 +145,14 @@ def cause_of(record: Record) -> str:
     return str(record["error"] or record["status"])
 
 
+def is_lasting(record: Record) -> bool:
+    """Whether a call was refused for what the next one has, too."""
+    attempts = record["attempts"]
+    if attempts and attempts[-1]["failure"] == "tls":
+        return True
+    return record["outcome"] == "ok" and record["status"] in LASTING
+
+
 def tokens_of(record: Record) -> tuple[int, int]:
     """Return the tokens in and out: as the answer says, else as they were counted here."""
     if record["input_tokens"] is not None:
@@ -151,10 +160,10 @@ def tokens_of(record: Record) -> tuple[int, int]:
     return record["prompt_tokens_counted"] or 0, record["delivered_tokens"] or 0
 
 
-def _summary(name: str, values: Iterable[float], digits: int) -> dict[str, float | None]:
+def _summary(name: str, values: Iterable[float]) -> dict[str, float | None]:
     ordered = sorted(values)
     shares = {"50th": 0.5, "95th": 0.95, "99th": 0.99}
     found = {f"{name}_avg": sum(ordered) / len(ordered) if ordered else None}
     found |= {f"{name}_{share}": quantile(ordered, at) for share, at in shares.items()}
     found[f"{name}_max"] = ordered[-1] if ordered else None
-    return {key: None if value is None else round(value, digits) for key, value in found.items()}
+    return {key: None if value is None else round(value, 4) for key, value in found.items()}

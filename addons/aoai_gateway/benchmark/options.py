@@ -9,11 +9,14 @@ from typing import Any, override
 from urllib.parse import urlsplit
 
 from aoai_gateway.benchmark.plan import ARRIVALS, PROFILES, Consumer
+from aoai_gateway.command_line import whole_number
 
 CLIENTS = 800
 
 FASTEST = 600_000.0
 """Calls per minute; one process makes no more."""
+
+WHOLE = whole_number(1, 10**9 - 1, "whole number above 0")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -90,12 +93,12 @@ def _add_load(made: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="for each rate (default: until Ctrl-C, which waits for the answers)",
     )
-    made.add_argument("-n", "--requests", type=_whole, metavar="N", help="the most calls")
+    made.add_argument("-n", "--requests", type=WHOLE, metavar="N", help="the most calls")
     made.add_argument("--arrivals", choices=ARRIVALS, default="poisson", help="default: poisson")
     made.add_argument(
         "-c",
         "--clients",
-        type=_whole,
+        type=WHOLE,
         default=CLIENTS,
         metavar="N",
         help=f"the most calls at a time; others wait, and their time counts (default: {CLIENTS})",
@@ -119,9 +122,9 @@ def _add_calls(made: argparse.ArgumentParser) -> None:
         default="balanced",
         help="; ".join(f"{name}: {shape.prompt} in, {shape.most} out" for name, shape in PROFILES.items()),
     )
-    made.add_argument("-p", "--context-tokens", type=_whole, metavar="N", help="of the prompt, if custom")
-    made.add_argument("-m", "--max-tokens", type=_whole, metavar="N", help="of the answer, if custom")
-    made.add_argument("-i", "--completions", type=_whole, default=1, metavar="N", help="answers to each call")
+    made.add_argument("-p", "--context-tokens", type=WHOLE, metavar="N", help="of the prompt, if custom")
+    made.add_argument("-m", "--max-tokens", type=WHOLE, metavar="N", help="of the answer, if custom")
+    made.add_argument("-i", "--completions", type=WHOLE, default=1, metavar="N", help="answers to each call")
     for name in ("frequency-penalty", "presence-penalty", "temperature", "top-p"):
         made.add_argument(f"--{name}", type=float, metavar="X")
     made.add_argument(
@@ -173,12 +176,6 @@ def _rates(text: str) -> list[float]:
     if max(rates) > FASTEST:
         raise argparse.ArgumentTypeError(f"{max(rates):,.0f} a minute are more than one process makes")
     return rates
-
-
-def _whole(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 10**9):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
 
 
 def _consumer(text: str) -> Callable[[Callable[[str], str]], Consumer]:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.benchmark.figures import Tally, Window
+from aoai_gateway.benchmark.figures import Tally, Window, is_lasting
 
 if TYPE_CHECKING:
     from aoai_gateway.benchmark.calling import Caller, Ready
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 BEHIND_SECONDS, BEHIND = 0.5, 1.05
 """The seconds, and the factor, by which a step takes longer than planned if its rate is not reached."""
+
+FIRST_CALLS = 10
+"""A run ends early if so many calls were refused, and none before was not, for what no later call changes."""
 
 
 class Run:
@@ -50,6 +53,10 @@ class Run:
         """The time at which each step's last call was sent in fact, in seconds after the begin."""
         self.sent = 0
         """Calls that were due, whether they could be sent at once or not."""
+        self.ended_early = False
+        """Whether it sends no more since no call would be served."""
+        self._all_refused = 0
+        """How many calls have ended if all of them were refused for what lasts; -1: one was not."""
 
     @property
     def elapsed(self) -> float:
@@ -128,6 +135,7 @@ class Run:
             "seconds": round(until, 1),
             **whole.document(until),
             "were_all_busy": self._caller.were_all_busy,
+            "ended_early": self.ended_early,
             "steps": steps,
             "consumers": consumers,
         }
@@ -153,6 +161,16 @@ class Run:
         sent = planned.at + record["waited_ms"] / 1000
         self._last_sent[planned.step] = max(sent, self._last_sent[planned.step])
         self._of_consumers[planned.consumer.name].add(record)
+        self._look_for_hope(record)
+
+    def _look_for_hope(self, record: Record) -> None:
+        """End the run if its first calls were all refused, as for a wrong key, and so would be the others."""
+        if self._all_refused < 0:
+            return
+        self._all_refused = self._all_refused + 1 if is_lasting(record) else -1
+        if self._all_refused == FIRST_CALLS and not self.waits_for_the_rest and not self._over.is_set():
+            self.ended_early = True
+            self._over.set()
 
 
 def _is_behind(seconds: float, planned: float) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from aoai_gateway.analysis.text import columns, percent, short, span
+from aoai_gateway.benchmark.running import FIRST_CALLS
 from aoai_gateway.wire.printing import cut
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ class Progress:
             f"served {now['completed']:,}   429 {now['throttled']:,}   failed {now['failures']:,}",
             width,
         )
+        if now["causes"]:
+            yield cut(_not_served(now), width)
         yield from columns(list(_table([("", now)])), width)
 
 
@@ -96,7 +99,7 @@ def line(now: dict[str, Any]) -> str:
         f"429 {now['throttled']:,}, "
         f"failed {now['failures']:,}, rpm {short(now['rpm'])}, tpm {short(now['ctx_tpm'] + now['gen_tpm'])}, "
         f"ttft {_time(now['ttft_avg'])}, e2e {_time(now['e2e_avg'])}, util {percent(now['util_avg'])}"
-    )
+    ) + (f"; {_not_served(now)}" if now["causes"] else "")
 
 
 def summary(made: dict[str, Any]) -> str:
@@ -111,10 +114,13 @@ def _summary(made: dict[str, Any], width: int) -> Iterator[str]:
         f"{made['throttled']:,} throttled, {made['failures']:,} failed"
     )
     if made["causes"]:
-        causes = ", ".join(f"{cause} {count:,}" for cause, count in made["causes"].items())
-        yield from textwrap.wrap(f"Not served: {causes}", width)
+        yield from textwrap.wrap(_not_served(made), width)
         if not made["completed"]:
             yield from (hint for cause, hint in HINTS.items() if cause in made["causes"])
+    if made["ended_early"]:
+        yield from textwrap.wrap(
+            f"Ended early: the first {FIRST_CALLS} calls were all refused, and so would be the others.", width
+        )
     steps = [(f"{short(step['rate'])}/min", step) for step in made["steps"]]
     yield from _section("At each rate", steps, width)
     if len(made["consumers"]) > 1:
@@ -130,6 +136,10 @@ def _summary(made: dict[str, Any], width: int) -> Iterator[str]:
             f"or this machine is.",
             width,
         )
+
+
+def _not_served(figures: dict[str, Any]) -> str:
+    return "Not served: " + ", ".join(f"{cause} {count:,}" for cause, count in figures["causes"].items())
 
 
 def _not_reached(made: dict[str, Any], width: int) -> Iterator[str]:

@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from aoai_gateway.config.client_checks import check_clients
+from aoai_gateway.config.client_checks import check_clients, check_priority_name
 from aoai_gateway.config.fallbacks import check_fallbacks
 from aoai_gateway.config.fields import is_loopback
-from aoai_gateway.config.models import Client, Config, Endpoint, VirtualDeployment
-from aoai_gateway.config.priority_checks import check_priorities
+from aoai_gateway.config.models import Client, Config, Endpoint
 from aoai_gateway.config.problems import (
     STANDINS,
     VIRTUAL_DEPLOYMENTS,
@@ -34,7 +33,7 @@ def check(config: Config, locate: Locate) -> Iterator[Finding]:
     yield from _check_pool_fields(config, locate)
     yield from _check_weights(config)
     yield from check_fallbacks(config, locate)
-    yield from check_priorities(config, locate)
+    yield from _check_priorities(config, locate)
     yield from check_clients(config, locate)
     yield from _check_the_rest(config)
 
@@ -107,25 +106,19 @@ def _check_standins(endpoint: Endpoint, path: KeyPath) -> Iterator[Finding]:
             fatal=False,
         )
     seen: set[tuple[str, str]] = set()
-    for standin_path, virtual, name in _standins(endpoint, path):
-        if (virtual.name, name) in seen:
-            yield Finding(
-                (*standin_path, "name"), f"is already a standin for {virtual.name} at this endpoint"
-            )
-        seen.add((virtual.name, name))
-        if endpoint.simulated and name not in endpoint.simulated.deployments:
-            yield Finding(
-                (*standin_path, "name"),
-                "is not among the deployments of this simulated endpoint",
-                did_you_mean(name, endpoint.simulated.deployments)
-                or "it has " + listed(endpoint.simulated.deployments),
-            )
-
-
-def _standins(endpoint: Endpoint, path: KeyPath) -> Iterator[tuple[KeyPath, VirtualDeployment, str]]:
     for i, virtual in enumerate(endpoint.virtual_deployments):
         for j, standin in enumerate(virtual.standins):
-            yield (*path, "virtual_deployments", i, "standins", j), virtual, standin.name
+            name, place = standin.name, (*path, "virtual_deployments", i, "standins", j, "name")
+            if (virtual.name, name) in seen:
+                yield Finding(place, f"is already a standin for {virtual.name} at this endpoint")
+            seen.add((virtual.name, name))
+            if endpoint.simulated and name not in endpoint.simulated.deployments:
+                yield Finding(
+                    place,
+                    "is not among the deployments of this simulated endpoint",
+                    did_you_mean(name, endpoint.simulated.deployments)
+                    or "it has " + listed(endpoint.simulated.deployments),
+                )
 
 
 def _check_simulated(endpoint: Endpoint, path: KeyPath) -> Iterator[Finding]:
@@ -167,7 +160,7 @@ def _check_pools(config: Config) -> Iterator[Finding]:
     for name, pool in pools.items():
         if not pool:
             yield Finding(
-                _first_path(config, name),
+                next(path for path, virtual in config.virtual_places() if virtual.name == name),
                 f"every standin for {name} is switched off: all requests for it will be refused",
                 fatal=False,
                 rests_on=(VIRTUAL_DEPLOYMENTS, STANDINS),
@@ -187,55 +180,74 @@ def _check_pools(config: Config) -> Iterator[Finding]:
 
 def _backend_paths(config: Config) -> dict[int, KeyPath]:
     """The paths of all endpoints and standins, by identity: equal ones may stand in several places."""
-    paths: dict[int, KeyPath] = {}
-    for index, endpoint in enumerate(config.aoai.endpoints):
-        path: KeyPath = ("aoai", "endpoints", index)
-        paths[id(endpoint)] = path
-        for i, virtual in enumerate(endpoint.virtual_deployments):
-            for j, standin in enumerate(virtual.standins):
-                paths[id(standin)] = (*path, "virtual_deployments", i, "standins", j)
+    paths: dict[int, KeyPath] = {
+        id(endpoint): ("aoai", "endpoints", index) for index, endpoint in enumerate(config.aoai.endpoints)
+    }
+    for path, virtual in config.virtual_places():
+        for number, standin in enumerate(virtual.standins):
+            paths[id(standin)] = (*path, "standins", number)
     return paths
-
-
-def _first_path(config: Config, deployment: str) -> KeyPath:
-    return next(
-        ("aoai", "endpoints", index, "virtual_deployments", i)
-        for index, endpoint in enumerate(config.aoai.endpoints)
-        for i, virtual in enumerate(endpoint.virtual_deployments)
-        if virtual.name == deployment
-    )
 
 
 def _check_pool_fields(config: Config, locate: Locate) -> Iterator[Finding]:
     """What is said of a virtual deployment counts for its pool, over all endpoints."""
     for field in ("model", "strategy"):
         seen: dict[str, tuple[str, KeyPath]] = {}
-        for index, endpoint in enumerate(config.aoai.endpoints):
-            for i, virtual in enumerate(endpoint.virtual_deployments):
-                value = getattr(virtual, field)
-                if value is None:
-                    continue
-                path: KeyPath = ("aoai", "endpoints", index, "virtual_deployments", i, field)
-                said, first = seen.setdefault(virtual.name, (value, path))
-                if said != value:
-                    yield Finding(
-                        path, f'{virtual.name} is "{said}" in {locate(first)}', "it can only be one"
-                    )
+        for place, virtual in config.virtual_places():
+            value, path = getattr(virtual, field), (*place, field)
+            if value is None:
+                continue
+            said, first = seen.setdefault(virtual.name, (value, path))
+            if said != value:
+                yield Finding(path, f'{virtual.name} is "{said}" in {locate(first)}', "it can only be one")
 
 
 def _check_weights(config: Config) -> Iterator[Finding]:
-    for index, endpoint in enumerate(config.aoai.endpoints):
-        for i, virtual in enumerate(endpoint.virtual_deployments):
-            if config.strategy_of(virtual.name) == "weighted":
-                continue
-            for j, standin in enumerate(virtual.standins):
-                if "weight" in standin.model_fields_set:
-                    yield Finding(
-                        ("aoai", "endpoints", index, "virtual_deployments", i, "standins", j, "weight"),
-                        f"has no effect: the backends of {virtual.name} are tried in another way",
-                        'write "strategy: weighted" beside its standins',
-                        fatal=False,
-                    )
+    for path, virtual in config.virtual_places():
+        for number, standin in enumerate(virtual.standins):
+            if "weight" in standin.model_fields_set and config.strategy_of(virtual.name) != "weighted":
+                yield Finding(
+                    (*path, "standins", number, "weight"),
+                    f"has no effect: the backends of {virtual.name} are tried in another way",
+                    'write "strategy: weighted" beside its standins',
+                    fatal=False,
+                )
+
+
+# --- priority classes --------------------------------------------------------------------------------------
+
+_ROUNDING = 1e-9
+
+
+def _check_priorities(config: Config, locate: Locate) -> Iterator[Finding]:
+    yield from repeated([each.name for each in config.priorities], ("priorities",), "a class", locate)
+    for index, written in enumerate(config.priorities):
+        lengths = config.priority_classes[index].breaks
+        if lengths.floor > lengths.ceiling:
+            key = "floor_seconds" if written.breaks.floor_seconds is not None else "ceiling_seconds"
+            said = "above ceiling_seconds" if key == "floor_seconds" else "below floor_seconds"
+            yield Finding(("priorities", index, "breaks", key), f"is {said}, which is that of breaks")
+        yield from _check_what_is_left(config, index)
+    if sum(each.minimum_share for each in config.priorities) > 1 + _ROUNDING:
+        index = max(range(len(config.priorities)), key=lambda each: config.priorities[each].minimum_share)
+        yield Finding(
+            ("priorities", index, "minimum_share"), "is too much: all together are above 1", "lower one"
+        )
+    if config.default_priority is not None:
+        yield from check_priority_name(config, config.default_priority, ("default_priority",))
+
+
+def _check_what_is_left(config: Config, index: int) -> Iterator[Finding]:
+    cls = config.priority_classes[index]
+    for name, pool in config.virtual_deployments.items():
+        kinds = {backend.standin is not None and backend.standin.provisioned for backend in pool}
+        beside = True in kinds
+        if kinds and not any(cls.may_use(provisioned=kind, beside_provisioned=beside) for kind in kinds):
+            yield Finding(
+                ("priorities", index, "may_use"),
+                f"leaves it nothing of {name}: all requests of the class for it will be refused",
+                fatal=False,
+            )
 
 
 # --- the rest ----------------------------------------------------------------------------------------------
@@ -250,10 +262,9 @@ def _check_the_rest(config: Config) -> Iterator[Finding]:
         )
     elif not any(client.enabled for client in config.clients):
         yield Finding(("clients",), "every client is switched off", fatal=False)
-    if config.listen.private_key and not config.listen.certificate:
-        yield Finding(("listen", "private_key"), "is of no use without a certificate", 'add "certificate"')
-    if config.listen.client_ca and not config.listen.certificate:
-        yield Finding(("listen", "client_ca"), "is of no use without a certificate", 'add "certificate"')
+    for key in ("private_key", "client_ca"):
+        if getattr(config.listen, key) and not config.listen.certificate:
+            yield Finding(("listen", key), "is of no use without a certificate", 'add "certificate"')
     yield from _check_admin(config)
     yield from _check_records(config)
     if config.breaks.floor_seconds > config.breaks.ceiling_seconds:

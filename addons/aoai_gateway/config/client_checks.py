@@ -2,15 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 
-from aoai_gateway.config.identity_checks import check_identities
-from aoai_gateway.config.key_checks import check_keys
+from aoai_gateway.config.credential_checks import check_credentials
 from aoai_gateway.config.models import Client, Config, Group, Policy
 from aoai_gateway.config.patterns import is_pattern, matches, matches_any, matches_deployment
 from aoai_gateway.config.policies import LIMITS, TOTAL
-from aoai_gateway.config.priority_checks import check_priority_name, priority_names
 from aoai_gateway.config.problems import (
     ENDPOINTS,
     GROUPS,
+    PRIORITIES,
     VIRTUAL_DEPLOYMENTS,
     Finding,
     KeyPath,
@@ -27,8 +26,7 @@ def check_clients(config: Config, locate: Locate) -> Iterator[Finding]:
     """Yield everything that is wrong with groups and clients, or that the writer should know of."""
     yield from repeated([group.name for group in config.groups], ("groups",), "a group", locate)
     yield from repeated([client.name for client in config.clients], ("clients",), "a client", locate)
-    yield from check_keys(config)
-    yield from check_identities(config)
+    yield from check_credentials(config)
     for place in _places(config):
         yield from _check_names(config, place)
         yield from _check_limits(config, place)
@@ -293,10 +291,26 @@ def _check_budgets(config: Config) -> Iterator[Finding]:
 
 def _check_priorities(config: Config) -> Iterator[Finding]:
     for place in _places(config):
-        for path, name in priority_names(place.policy):
+        for path, name in _priority_names(place.policy):
             if not place.wrote(str(path[0])):
                 continue
             found = list(check_priority_name(config, name, (*place.path, *path)))
             yield from found
             if found and not config.priorities:
                 return  # what follows from there being none is said once
+
+
+def check_priority_name(config: Config, name: str, path: KeyPath) -> Iterator[Finding]:
+    """Yield what is wrong with a class that is named at a path."""
+    known = [each.name for each in config.priorities]
+    if name not in known:
+        suggestion = did_you_mean(name, known) or "there are " + listed(known)
+        yield Finding(path, "is not a priority", suggestion, rests_on=(PRIORITIES,))
+
+
+def _priority_names(policy: Policy) -> Iterator[tuple[KeyPath, str]]:
+    """Yield the classes that a group or client names, with their paths in it."""
+    if policy.priority is not None:
+        yield ("priority",), policy.priority
+    if policy.when_exceeded is not None and policy.when_exceeded.priority is not None:
+        yield ("when_exceeded", "priority"), policy.when_exceeded.priority

@@ -5,8 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Discriminator, SecretStr, Tag, model_validator
 
-from aoai_gateway.config.fields import KeptFile, Key, Name, Scope, Seconds, fault
-from aoai_gateway.config.model import Model
+from aoai_gateway.config.fields import KeptFile, Key, Model, Name, Scope, Seconds, fault
 
 IdentityType = Literal["managed_identity", "workload_identity", "azure_cli", "environment", "default"]
 

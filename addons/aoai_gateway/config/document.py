@@ -217,6 +217,10 @@ class _Builder:
 
     def _build(self, source: yaml.Node, path: KeyPath) -> Node:
         place = self._place(source)
+        if isinstance(source, yaml.MappingNode) and _is_placeholder(source):
+            said = "is a placeholder of a template, {{ … }}"
+            self.problems.append(problem(place, path, said, "fill it in, or write ${NAME}"))
+            return Scalar(place, None, unresolved=True)
         if isinstance(source, yaml.MappingNode) and source.tag == _CORE + "map":
             return Mapping(place, self._entries(source, path))
         if isinstance(source, yaml.SequenceNode) and source.tag == _CORE + "seq":
@@ -235,7 +239,6 @@ class _Builder:
         for key, value in source.value:
             place = self._place(key)
             if not isinstance(key, yaml.ScalarNode):
-                # "{{ NAME }}" of a template, for instance.
                 advice = 'quote a value that begins with "{"' if isinstance(key, yaml.MappingNode) else None
                 self.problems.append(problem(place, path, "a key must be a single word or text", advice))
             elif key.tag == _CORE + "merge":
@@ -263,3 +266,8 @@ class _Builder:
 
     def _place(self, source: yaml.Node) -> Place:
         return Place(self.file, source.start_mark.line + 1, source.start_mark.column + 1)
+
+
+def _is_placeholder(source: yaml.MappingNode) -> bool:
+    """Whether it is what YAML makes of ``{{ NAME }}``: a mapping whose only key is one."""
+    return len(source.value) == 1 and isinstance(source.value[0][0], yaml.MappingNode)

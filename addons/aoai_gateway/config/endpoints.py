@@ -15,12 +15,12 @@ from aoai_gateway.config.fields import (
     ExistingFile,
     Fraction,
     HeaderPattern,
+    Model,
     Name,
     Seconds,
     Url,
     split_url,
 )
-from aoai_gateway.config.model import Model
 
 
 class Timeouts(Model):

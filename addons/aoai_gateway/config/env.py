@@ -25,31 +25,23 @@ def resolve(root: Node, env: EnvMapping[str, str]) -> tuple[Node, list[Problem]]
             return scalar
         found: list[Problem] = []
 
+        def tell(message: str, suggestion: str) -> None:
+            found.append(problem(scalar.place, path, message, suggestion))
+
         def value(match: re.Match[str]) -> str:
             if match["escaped"]:
                 return "${"
             if match["odd"]:
-                found.append(
-                    problem(
-                        scalar.place,
-                        path,
-                        "holds a ${ that is not ${NAME} or ${NAME:-default}",
-                        "write $${ to mean the two characters",
-                    )
+                tell(
+                    "holds a ${ that is not ${NAME} or ${NAME:-default}",
+                    "write $${ to mean the two characters",
                 )
                 return ""
             name, default = match["name"], match["default"]
             if default is not None:
                 return env.get(name) or default
             if name not in env:
-                found.append(
-                    problem(
-                        scalar.place,
-                        path,
-                        f"the environment variable {name} is not set",
-                        f"set it, or write ${{{name}:-default}}",
-                    )
-                )
+                tell(f"the environment variable {name} is not set", f"set it, or write ${{{name}:-default}}")
             return env.get(name, "")
 
         text = _REFERENCE.sub(value, scalar.text)

@@ -66,12 +66,11 @@ def _check_circles(steps: list[_Step]) -> Iterator[Finding]:
         way: list[_Step] = []
         pending = [iter(next_ones[start])] if start not in over else []
         while pending:
-            following = next(pending[-1], None)
-            if following is None:
+            step = next(pending[-1], None)
+            if step is None:
                 pending.pop()
                 over.add(way.pop().end if way else start)
                 continue
-            step = following
             names = [start, *(each.end for each in way)]
             if step.end in names:
                 circle = " -> ".join((*names[names.index(step.end) :], step.end))
@@ -85,8 +84,6 @@ def _check_circles(steps: list[_Step]) -> Iterator[Finding]:
 
 
 def _steps(config: Config) -> Iterator[_Step]:
-    for index, endpoint in enumerate(config.aoai.endpoints):
-        for number, virtual in enumerate(endpoint.virtual_deployments):
-            path: KeyPath = ("aoai", "endpoints", index, "virtual_deployments", number, "fallback")
-            for cause, end in virtual.fallback.places().items() if virtual.fallback is not None else ():
-                yield _Step(virtual.name, cause, end, (*path, cause))
+    for path, virtual in config.virtual_places():
+        for cause, end in virtual.fallback.places().items() if virtual.fallback is not None else ():
+            yield _Step(virtual.name, cause, end, (*path, "fallback", cause))

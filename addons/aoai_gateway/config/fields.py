@@ -1,21 +1,26 @@
 """The kinds of values that a configuration holds, each with its check and its plain error message.
 
+`Model` is the base of all that hold them.
+
 The loader hands every YAML scalar over as the text that was written (``${ENV_VAR}`` filled in), so
 ``key: 0123`` keeps its zero and ``port: ${PORT}`` needs no rule of its own; pydantic's lax mode makes
 numbers and booleans of it. A check that fails raises :func:`fault`; its message never repeats a value
 that may hold a secret.
 """
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Self
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     PlainSerializer,
     SecretStr,
@@ -130,6 +135,11 @@ def one_or_list(value: object) -> object:
     return (value,) if isinstance(value, str | SecretStr) else value
 
 
+def alone_for(key: str) -> Callable[[object], object]:
+    """Return what takes a section that is written as one value for its member of this key."""
+    return lambda value: value if isinstance(value, Mapping | BaseModel) else {key: value}
+
+
 def comma_list(value: object) -> object:
     """Make a list of a text with commas."""
     if isinstance(value, str):
@@ -166,7 +176,7 @@ def split_url(url: str) -> SplitResult:
         raise fault("holds a query or a fragment", "the gateway passes on the query of each request")
     if PLACEHOLDER.search(host):
         raise fault("is still a placeholder", example)
-    if not (_is_ipv6(parts) or HOST.fullmatch(host)):
+    if not ("[" in parts.netloc or HOST.fullmatch(host)):
         raise fault("names a host that cannot exist", example)
     if port == 0 or re.search(r"[\x00-\x20\x7f]|[^\x00-\x7f]", url):
         raise fault("is not a URL", example)
@@ -178,10 +188,6 @@ _ONE_OPERATION = re.compile(
     r"|/models/(?:chat/|embeddings\b)|/anthropic/v1/messages\b"
 )
 """What the portal shows as a deployment's "target URI", after the address of its resource."""
-
-
-def _is_ipv6(parts: SplitResult) -> bool:
-    return "[" in parts.netloc
 
 
 def _url(value: str) -> str:
@@ -204,7 +210,7 @@ def _pattern(value: object) -> object:
 def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
     """A relative path counts from the folder of the main configuration file, not from the process's."""
     folder = (info.context or {}).get("folder")
-    return Path(folder, path.expanduser()) if folder is not None else path
+    return Path(folder, os.path.expanduser(path)) if folder is not None else path
 
 
 def _existing(path: Path, info: ValidationInfo) -> Path:
@@ -270,6 +276,9 @@ Token = Annotated[SecretStr, AfterValidator(_token)]
 Keys = Annotated[tuple[Key, ...], BeforeValidator(one_or_list, json_schema_input_type=Key | list[Key])]
 """One key, or a list while a key is rotated."""
 
+Names = Annotated[tuple[Name, ...], BeforeValidator(one_or_list, json_schema_input_type=Name | list[Name])]
+"""One name, or a list."""
+
 DeploymentPattern = Annotated[str, AfterValidator(_deployment_pattern)]
 """A deployment's name, or a pattern like ``gpt-4o*``."""
 
@@ -332,3 +341,20 @@ Amount = Annotated[float, Field(ge=0, le=10**12)]
 
 Whole = Annotated[int, Field(ge=0, le=10**15)]
 """A whole number that is not negative; the bound keeps counters far from where doubles lose integers."""
+
+
+class Model(BaseModel):
+    """Frozen, unknown keys refused, inputs (they may be secret) never shown."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+    )
+
+    def but(self, **changes: Any) -> Self:
+        """Return a copy with the changes, validated; nothing that was derived from old values is copied."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self).model_validate(fields | changes)

@@ -11,12 +11,15 @@ _WITH_UNIT = re.compile(
 )
 _FACTORS = {"%": Decimal("0.01"), "k": Decimal(1000), "ms": Decimal("0.001")}
 """What a unit stands for; any other is the one in which the value is meant anyway."""
+_THOUSANDS = {"k": Decimal(1), "tokens": Decimal("0.001"), "tpm": Decimal("0.001")}
+"""The same where the value is one of thousands."""
 
 
-def without_unit(text: str, *, whole: bool) -> str | None:
+def without_unit(text: str, *, whole: bool, in_thousands: bool = False) -> str | None:
     """Return the plain number that a text stands for; None where that is not certain.
 
     :param whole: whether only a whole number will do.
+    :param in_thousands: whether the number counts thousands, so that ``5k`` is 5.
     """
     number: Decimal | None = None
     if whole and _GROUPS.fullmatch(text):
@@ -24,7 +27,9 @@ def without_unit(text: str, *, whole: bool) -> str | None:
     elif not whole and _DECIMAL_COMMA.fullmatch(text):
         number = Decimal(text.replace(",", "."))
     elif match := _WITH_UNIT.fullmatch(text):
-        number = Decimal(match[1]) * _FACTORS.get(match[2].lower(), Decimal(1))
+        unit = match[2].lower()
+        factor = _THOUSANDS.get(unit) if in_thousands else _FACTORS.get(unit, Decimal(1))
+        number = Decimal(match[1]) * factor if factor is not None else None
     if number is None:
         return None
     is_whole = number == number.to_integral_value()

@@ -7,10 +7,19 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from aoai_gateway.config.fields import ExistingFile, KeptFile, Name, Url, fault, is_loopback, one_or_list
-from aoai_gateway.config.model import Model
+from aoai_gateway.config.fields import (
+    ExistingFile,
+    KeptFile,
+    Model,
+    Name,
+    Names,
+    Url,
+    fault,
+    is_loopback,
+    one_or_list,
+)
 
-Names = Annotated[
+SomeNames = Annotated[
     tuple[Name, ...],
     Field(min_length=1),
     BeforeValidator(one_or_list, json_schema_input_type=Name | list[Name]),
@@ -41,11 +50,9 @@ class Issuer(Model):
 
     issuer: Url
     """Its address, exactly as its tokens say it in iss; Entra ID's of v2.0 stands for that of v1.0 too."""
-    audience: Names
+    audience: SomeNames
     """What tokens are for: aud must be one of these."""
-    tenants: Annotated[
-        tuple[Name, ...], BeforeValidator(one_or_list, json_schema_input_type=Name | list[Name])
-    ] = ()
+    tenants: Names = ()
     """Ids of the tenants whose tokens count; all that the issuer speaks for if absent."""
     jwks_uri: Url | None = None
     """Where its public keys are; from its metadata document if absent. http only on this machine."""
@@ -127,17 +134,17 @@ class TokenClaims(Model):
 
     issuer: Url | None = None
     """Its issuer, one of tokens; needed where there are several."""
-    appid: Names | None = None
+    appid: SomeNames | None = None
     """The calling application's id: appid in v1.0 tokens, azp in others."""
-    oid: Names | None = None
+    oid: SomeNames | None = None
     """The user's or service principal's object id."""
-    sub: Names | None = None
+    sub: SomeNames | None = None
     """The subject: system:serviceaccount:namespace:name from Kubernetes."""
-    tid: Names | None = None
+    tid: SomeNames | None = None
     """The tenant's id."""
-    roles: Names | None = None
+    roles: SomeNames | None = None
     """Application roles, of which the token holds one."""
-    groups: Names | None = None
+    groups: SomeNames | None = None
     """Groups, of which the token holds one."""
 
     @model_validator(mode="before")

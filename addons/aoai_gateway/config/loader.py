@@ -7,16 +7,16 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from collections.abc import Mapping as EnvMapping
+from collections.abc import Sequence as Several
 from dataclasses import dataclass
 from pathlib import Path
 
 from aoai_gateway.config import powerproxy
 from aoai_gateway.config.checks import check
-from aoai_gateway.config.document import Mapping, find, parse
+from aoai_gateway.config.document import Entry, Mapping, Node, Scalar, Sequence, find, parse
 from aoai_gateway.config.env import resolve
-from aoai_gateway.config.merge import merge
 from aoai_gateway.config.models import Config
 from aoai_gateway.config.problems import (
     ConfigErrors,
@@ -27,7 +27,7 @@ from aoai_gateway.config.problems import (
     is_uncertain,
     problem,
 )
-from aoai_gateway.config.validation import Validated, validate
+from aoai_gateway.config.validation import NAMELESS, Validated, validate
 
 __all__ = ["ConfigErrors", "Loaded", "Problem", "Source", "compile_sources", "load", "policy_files", "read"]
 
@@ -126,7 +126,7 @@ def _see_that_it_is_a_file(mode: int) -> None:
     raise OSError(errno.EINVAL, f"it is {kind}, not a file")
 
 
-def compile_sources(sources: Sequence[Source], *, env: EnvMapping[str, str]) -> Loaded:
+def compile_sources(sources: Several[Source], *, env: EnvMapping[str, str]) -> Loaded:
     """Make a configuration of files that were read; arguments and errors as for :func:`load`."""
     fingerprint = _fingerprint(sources)
     documents, problems = _parse_all(sources)
@@ -159,7 +159,7 @@ def compile_sources(sources: Sequence[Source], *, env: EnvMapping[str, str]) -> 
     return Loaded(validated.config, in_order(warnings), files, fingerprint)
 
 
-def _parse_all(sources: Sequence[Source]) -> tuple[list[Mapping], list[Problem]]:
+def _parse_all(sources: Several[Source]) -> tuple[list[Mapping], list[Problem]]:
     documents: list[Mapping] = []
     problems: list[Problem] = []
     for source in sources:
@@ -192,6 +192,8 @@ def _cross_check(
     for finding in check(validated.config, locate):
         if is_uncertain(finding, validated.broken):
             continue
+        if validated.problems and NAMELESS in f"{finding.message} {finding.suggestion}":
+            continue  # It would name what the file does not have.
         found = problem(locate(finding.path), finding.path, finding.message, finding.suggestion)
         if finding.fatal and not any(_within(path, found.path) for path in told):
             fatal.append(found)
@@ -222,3 +224,46 @@ def _fingerprint(sources: Iterable[Source]) -> str:
         digest.update(f"{source.file}\0{len(source.content)}\0".encode("utf-8", "surrogateescape"))
         digest.update(source.content)
     return digest.hexdigest()
+
+
+def merge(documents: Several[Mapping]) -> tuple[Mapping, list[Problem]]:
+    """Merge documents in their order. Of values that conflict the first stays, and the problem names both."""
+    problems: list[Problem] = []
+    merged = documents[0]
+    for document in documents[1:]:
+        merged = _mappings(merged, document, (), problems)
+    return merged, problems
+
+
+def _mappings(first: Mapping, second: Mapping, path: KeyPath, problems: list[Problem]) -> Mapping:
+    entries = dict(first.entries)
+    for key, entry in second.entries.items():
+        if key in entries:
+            node = _nodes(entries[key], entry, (*path, key), problems)
+            entries[key] = Entry(entries[key].key_place, node)
+        else:
+            entries[key] = entry
+    return Mapping(first.place, entries)
+
+
+def _nodes(first: Entry, second: Entry, path: KeyPath, problems: list[Problem]) -> Node:
+    match first.node, second.node:
+        case Mapping() as one, Mapping() as other:
+            return _mappings(one, other, path, problems)
+        case Sequence() as one, Sequence() as other:
+            return Sequence(one.place, one.items + other.items)
+        case Scalar(text=None), _:
+            return second.node
+        case _, Scalar(text=None):
+            return first.node
+        case Scalar(text=one_text), Scalar(text=other_text) if one_text == other_text:
+            return first.node
+    problems.append(
+        problem(
+            second.key_place,
+            path,
+            f"conflicts with {first.key_place}",
+            "write it in one of the two files",
+        )
+    )
+    return first.node

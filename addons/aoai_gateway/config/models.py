@@ -12,15 +12,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SecretStr, ValidationInfo, field_validator, model_validator
 
-from aoai_gateway.config.admin import Admin
-from aoai_gateway.config.client_credentials import Expiring
-from aoai_gateway.config.clients import Client, KnownKey, digest_of
+from aoai_gateway.config.clients import Client, Expiring, KnownKey, digest_of
 from aoai_gateway.config.endpoints import (
     Aoai,
-    ConnectionLimits,
-    Connections,
     Endpoint,
-    Fallback,
     SimulatedDeployment,
     SimulatedEndpoint,
     Standin,
@@ -34,10 +29,11 @@ from aoai_gateway.config.fields import (
     DeploymentName,
     KeptFile,
     LogTarget,
+    Model,
     Name,
+    alone_for,
 )
 from aoai_gateway.config.issuers import Issuer
-from aoai_gateway.config.model import Model
 from aoai_gateway.config.policies import Group, Policy
 from aoai_gateway.config.prices import Price
 from aoai_gateway.config.priorities import (
@@ -48,6 +44,7 @@ from aoai_gateway.config.priorities import (
     PriorityClass,
 )
 from aoai_gateway.config.sections import (
+    Admin,
     Breaks,
     Cors,
     Drain,
@@ -56,7 +53,6 @@ from aoai_gateway.config.sections import (
     Log,
     Replay,
     Workbench,
-    written_alone,
 )
 from aoai_gateway.config.shared_store import SharedStore, State, StoreAddress, passwords_of
 from aoai_gateway.config.sinks import RecordPrompts, UsageSinks
@@ -65,14 +61,10 @@ from aoai_gateway.config.spelling import Spellings, one_spelling, spellings
 __all__ = [
     "Admin",
     "Aoai",
-    "Breaks",
     "Client",
     "Config",
-    "ConnectionLimits",
-    "Connections",
     "Cors",
     "Endpoint",
-    "Fallback",
     "Group",
     "Limits",
     "Listen",
@@ -81,7 +73,6 @@ __all__ = [
     "Policy",
     "Price",
     "Priority",
-    "PriorityClass",
     "Replay",
     "SimulatedDeployment",
     "SimulatedEndpoint",
@@ -118,7 +109,7 @@ class Config(Model):
     admin: Admin = Admin()
     """The status page, its JSON, and what can be switched there: on an address of its own."""
     workbench: Annotated[
-        Workbench, BeforeValidator(written_alone, json_schema_input_type=bool | Workbench)
+        Workbench, BeforeValidator(alone_for("enabled"), json_schema_input_type=bool | Workbench)
     ] = Workbench()
     """The page where prompts are read, edited, run and compared; true serves it without mitmweb."""
     log: Log = Log()
@@ -227,7 +218,11 @@ class Config(Model):
         return {}
 
     @cached_property
-    def _clients_by_digest(self) -> dict[bytes, KnownKey]:
+    def known_keys(self) -> Mapping[bytes, KnownKey]:
+        """The keys of enabled clients, by digest (`digest_of`).
+
+        So the time that a comparison takes says nothing about how much of a key was right.
+        """
         return {
             digest: KnownKey(client, end.timestamp() if end is not None else None, bool(client.key_sha256))
             for client in self.clients
@@ -235,16 +230,9 @@ class Config(Model):
             for digest, end in client.digests()
         }
 
-    def known_key(self, key: str) -> KnownKey | None:
-        """Return the enabled client that has this key, and until when it counts.
-
-        What is compared is a digest, so the time it takes says nothing about how much of a key was right.
-        """
-        return self._clients_by_digest.get(digest_of(key))
-
     def client_for_key(self, key: str) -> Client | None:
         """Return the enabled client that has this key, expired or not."""
-        found = self.known_key(key)
+        found = self.known_keys.get(digest_of(key))
         return found.client if found is not None else None
 
     def expiring(self) -> Iterator[Expiring]:
@@ -268,10 +256,14 @@ class Config(Model):
 
         Switched-off ones stay, with an empty pool perhaps: they exist, and no backend serves them just now.
         """
-        names = dict.fromkeys(
-            virtual.name for endpoint in self.aoai.endpoints for virtual in endpoint.virtual_deployments
-        )
+        names = dict.fromkeys(virtual.name for _, virtual in self.virtual_places())
         return {name: tuple(self._backends(name)) for name in names}
+
+    def virtual_places(self) -> Iterator[tuple[tuple[str | int, ...], VirtualDeployment]]:
+        """Iterate over the virtual deployments as they are written at endpoints, each with its path."""
+        for index, endpoint in enumerate(self.aoai.endpoints):
+            for number, virtual in enumerate(endpoint.virtual_deployments):
+                yield ("aoai", "endpoints", index, "virtual_deployments", number), virtual
 
     @cached_property
     def open_endpoints(self) -> tuple[Endpoint, ...]:
@@ -325,12 +317,7 @@ class Config(Model):
 
     @cached_property
     def _models(self) -> dict[str, str]:
-        return {
-            virtual.name: virtual.model
-            for endpoint in self.aoai.endpoints
-            for virtual in endpoint.virtual_deployments
-            if virtual.model
-        }
+        return {virtual.name: virtual.model for _, virtual in self.virtual_places() if virtual.model}
 
     def strategy_of(self, deployment: str) -> Strategy:
         """Return how the backends of a deployment are ordered; any of its endpoints may say it."""
@@ -338,12 +325,7 @@ class Config(Model):
 
     @cached_property
     def _strategies(self) -> dict[str, Strategy]:
-        return {
-            virtual.name: virtual.strategy
-            for endpoint in self.aoai.endpoints
-            for virtual in endpoint.virtual_deployments
-            if virtual.strategy is not None
-        }
+        return {virtual.name: virtual.strategy for _, virtual in self.virtual_places() if virtual.strategy}
 
     @cached_property
     def priority_classes(self) -> tuple[PriorityClass, ...]:
@@ -353,12 +335,9 @@ class Config(Model):
             return (PriorityClass(IMPLICIT, 0, lengths),)
         return tuple(each.resolved(rank, lengths) for rank, each in enumerate(self.priorities))
 
-    def classes_above(self, rank: int) -> tuple[str, ...]:
-        """Return the names of the classes above one of this rank."""
-        return self._classes_above[rank]
-
     @cached_property
-    def _classes_above(self) -> tuple[tuple[str, ...], ...]:
+    def classes_above(self) -> tuple[tuple[str, ...], ...]:
+        """The names of the classes above one, by its rank."""
         names = tuple(cls.name for cls in self.priority_classes)
         return tuple(names[:rank] for rank in range(len(names)))
 

@@ -1,12 +1,12 @@
 """What a client may do, how much and when: the part of a client's configuration that a group can share."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from aoai_gateway.config.end_users import PerUser, UserFrom
 from aoai_gateway.config.fields import (
     DISTINCT,
     Amount,
@@ -15,14 +15,78 @@ from aoai_gateway.config.fields import (
     DeploymentPattern,
     DeploymentPatterns,
     LimitName,
+    Model,
     Name,
     NamePatterns,
     Seconds,
     Whole,
+    alone_for,
     fault,
 )
-from aoai_gateway.config.model import Model
 from aoai_gateway.config.patterns import matches_deployment
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+"""A header's name (RFC 9110 §5.6.2)."""
+
+
+# --- end users: the persons behind a client ----------------------------------------------------------------
+
+
+class UserSource(Model):
+    """Where the name of a call's end user is."""
+
+    place: Literal["header", "claim", "body"]
+    """In a header of the request, in a claim of its verified token, or in a member of its body."""
+    name: Name
+    """The name of that header, claim or member."""
+
+
+def _source(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    place, _, name = value.strip().partition(" ")
+    name = name.strip()
+    if place not in ("header", "claim", "body") or not _TOKEN.fullmatch(name):
+        raise fault(
+            "does not say where an end user's name is", "write header x-end-user, claim oid, or body user"
+        )
+    return {"place": place, "name": name.lower() if place == "header" else name}
+
+
+UserFrom = Annotated[UserSource, BeforeValidator(_source, json_schema_input_type=str)]
+"""``header x-end-user``, ``claim oid`` or ``body user``."""
+
+LIMITS_PER_USER = ("tokens_per_minute", "requests_per_minute", "tokens_per_day", "tokens_per_month")
+"""The kinds of limit on one end user; each key has ``max_`` before it."""
+
+
+class PerUser(Model):
+    """What each end user of a client may use, over all virtual deployments."""
+
+    max_tokens_per_minute: Whole | None = None
+    """Tokens in any 60 s."""
+    max_requests_per_minute: Whole | None = None
+    """Requests in any 60 s."""
+    max_tokens_per_day: Whole | None = None
+    """Tokens per calendar day, UTC."""
+    max_tokens_per_month: Whole | None = None
+    """Tokens per calendar month, UTC."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not dict(self.limits()):
+            raise fault("sets no limit", "write {max_tokens_per_minute: 5000}")
+        return self
+
+    def limits(self) -> Iterator[tuple[str, int]]:
+        """Iterate over the limits that are set, each with its kind."""
+        for kind in LIMITS_PER_USER:
+            limit: int | None = getattr(self, f"max_{kind}")
+            if limit is not None:
+                yield kind, limit
+
+
+# --- limits ------------------------------------------------------------------------------------------------
 
 TOTAL = "total"
 """In a mapping of limits: the limit over all virtual deployments together."""
@@ -81,16 +145,12 @@ class Bound(Model):
         return self
 
 
-def _ceiling(value: object) -> object:
-    return value if isinstance(value, Mapping | BaseModel) else {"ceiling": value}
-
-
 class RequestBounds(Model):
     """What one request may ask for."""
 
-    max_tokens: Annotated[Bound, BeforeValidator(_ceiling, json_schema_input_type=Count | Bound)] | None = (
-        None
-    )
+    max_tokens: (
+        Annotated[Bound, BeforeValidator(alone_for("ceiling"), json_schema_input_type=Count | Bound)] | None
+    ) = None
     """Tokens of an answer (max_tokens, max_completion_tokens, max_output_tokens); a number is the ceiling."""
     n: Count | None = None
     """Answers to one prompt."""

@@ -5,8 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from aoai_gateway.config.fields import Amount, Count, Name
-from aoai_gateway.config.model import Model
+from aoai_gateway.config.fields import Amount, Count, Model, Name
 
 
 class ProvisionedPrice(Model):

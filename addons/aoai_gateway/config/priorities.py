@@ -9,8 +9,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from aoai_gateway.config.fields import Count, Fraction, Name, Seconds, fault
-from aoai_gateway.config.model import Model
+from aoai_gateway.config.fields import Count, Fraction, Model, Name, Seconds, fault
 
 IMPLICIT = "default"
 """The name of the one class where none is written down."""

@@ -6,8 +6,16 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, SecretStr, Tag, model_validator
 
-from aoai_gateway.config.fields import HOST, PLACEHOLDER, ExistingFile, Name, comma_list, fault
-from aoai_gateway.config.model import Model
+from aoai_gateway.config.fields import (
+    HOST,
+    PLACEHOLDER,
+    ExistingFile,
+    Model,
+    Name,
+    alone_for,
+    comma_list,
+    fault,
+)
 
 REDIS_PORT = 6379
 SENTINEL_PORT = 26379
@@ -125,10 +133,6 @@ class StoreTls(Model):
         return self
 
 
-def _written_alone(value: object) -> object:
-    return value if isinstance(value, dict | StoreTls) else {"enabled": value}
-
-
 class Sentinel(Model):
     """The Sentinels, and what they are asked for."""
 
@@ -162,9 +166,9 @@ class SharedStore(Model):
     """The password at Redis; best as `${ENV_VAR}`."""
     database: Annotated[int, Field(ge=0)] = 0
     """The number of the database; a Cluster has the first one alone."""
-    tls: Annotated[StoreTls, BeforeValidator(_written_alone, json_schema_input_type=bool | StoreTls)] = (
-        StoreTls(enabled=False)
-    )
+    tls: Annotated[
+        StoreTls, BeforeValidator(alone_for("enabled"), json_schema_input_type=bool | StoreTls)
+    ] = StoreTls(enabled=False)
     """TLS, towards the Sentinels as well."""
 
     answer_seconds: Annotated[float, Field(ge=0.1, le=10, allow_inf_nan=False)] = ANSWER_SECONDS

@@ -6,8 +6,7 @@ from typing import Annotated, Self
 import regex
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from aoai_gateway.config.fields import Amount, Count, KeptFile, KeptFolder, Key, Name, Url, fault
-from aoai_gateway.config.model import Model
+from aoai_gateway.config.fields import Amount, Count, KeptFile, KeptFolder, Key, Model, Name, Url, fault
 
 
 class _Sink(Model):

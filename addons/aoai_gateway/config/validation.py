@@ -27,6 +27,9 @@ _ROUNDS = 5
 _SHOWN = 20
 """A longer value is not repeated: it may be a key that slipped into the wrong line."""
 
+NAMELESS = "unnamed"
+"""What made-up names begin with."""
+
 _VARIABLE = re.compile(r"\$\{\w+\}")
 
 _EXPECTED = {
@@ -78,6 +81,7 @@ _SYNONYMS = {
     "key_alias": ("name",),
     "keys": ("key",),
     "master_name": ("master",),
+    "model": ("name",),
     "max_seconds": ("ceiling_seconds",),
     "min_seconds": ("floor_seconds",),
     "max_budget": ("max_cost_per_month",),
@@ -112,6 +116,7 @@ _LITELLM = {"environment_variables", "general_settings", "litellm_settings", "mo
 
 _NEEDLESS = {
     "api_version": "leave it out: each request brings its own, which goes on to Azure",
+    "budget_duration": "leave it out: max_cost_per_day and max_cost_per_month name theirs",
     "deployment_id": "leave it out: each request names its deployment",
 }
 """What others want to know of a resource, and this gateway does not."""
@@ -221,7 +226,7 @@ def _mend(data: Any, loc: KeyPath, kind: str = "") -> KeyPath:
         return ()
     holder, key, place = target
     if key in ("name", "model") and (kind == "missing" or key == "name"):
-        holder[key] = "unnamed-" + "-".join(map(str, place))
+        holder[key] = f"{NAMELESS}-" + "-".join(map(str, place))
     elif kind == "missing" and key in _MADE_UP:
         holder[key] = deepcopy(_MADE_UP[key])
     elif kind == "missing":
@@ -232,9 +237,9 @@ def _mend(data: Any, loc: KeyPath, kind: str = "") -> KeyPath:
 
 
 _MADE_UP: dict[str, Any] = {
-    "aoai": {"endpoints": [{"name": "unnamed"}]},
-    "endpoints": [{"name": "unnamed"}],
-    "standins": [{"name": "unnamed"}],
+    "aoai": {"endpoints": [{"name": NAMELESS}]},
+    "endpoints": [{"name": NAMELESS}],
+    "standins": [{"name": NAMELESS}],
 }
 """What stands for a part that is missing, where leaving out what is around it would lose too much."""
 
@@ -269,7 +274,8 @@ def _describe(document: Mapping, detail: ErrorDetails) -> Problem:
 def _right_kind(kind: str, node: Node, path: KeyPath, shown: str | None) -> str | None:
     """Return what could stand in the place of a value of the wrong kind; None where that is not known."""
     if kind in _INSTEAD_OF_A_NUMBER and shown and isinstance(node, Scalar) and node.written is None:
-        number = without_unit(node.text or "", whole=kind != "float_parsing")
+        in_thousands = any(str(key).endswith("_in_k") for key in path)
+        number = without_unit(node.text or "", whole=kind != "float_parsing", in_thousands=in_thousands)
         return f"write {number}" if number else None
     if "a mapping" in _EXPECTED.get(kind, "") and isinstance(path[-1], int):
         text = node.text if isinstance(node, Scalar) and node.written is None and shown else None

@@ -18,17 +18,18 @@ what would have happened.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine import effects, money
-from aoai_gateway.engine.call import Call, Notice, Outcome, PolicyAction
-from aoai_gateway.engine.end_users import EndUsers, user_of
+from aoai_gateway.engine.answer_times import DEFAULT_PATIENCE, client_timeout
+from aoai_gateway.engine.call import Call, Notice, Outcome
+from aoai_gateway.engine.end_users import ACCOUNT, EndUsers, user_of
 from aoai_gateway.engine.estimates import completion_tokens, costs
-from aoai_gateway.engine.quota_refusal import excess, limit_of, note_refused, refusal, refused_by
 from aoai_gateway.engine.routing_request import has_backends
-from aoai_gateway.quota.effective_policy import REJECT, EffectivePolicy, effective_policy
-from aoai_gateway.quota.quotas import Decision, Reservation
+from aoai_gateway.quota.effective_policy import REJECT, EffectivePolicy, PolicyAction, effective_policy
+from aoai_gateway.quota.quotas import UNIT, Decision, Limit, Reservation
 from aoai_gateway.quota.request_limits import NO_LIMITS, apply, bound_of_response
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.gateway_error import GatewayError
@@ -37,17 +38,14 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Config
     from aoai_gateway.engine.effects import EffectGenerator
     from aoai_gateway.engine.estimates import Estimates
-    from aoai_gateway.quota.quotas import Budget
+    from aoai_gateway.quota.quotas import Budget, Standing
 
 ASK_AGAIN_SECONDS = 1.0
 """Seconds after which a waiting call asks again whether it fits: settlements make room early."""
 
 
-@dataclass(slots=True)
-class Booking:
-    """What is booked for one response of a session, if anything is."""
-
-    reservation: Reservation | None = None
+BUDGET_EXCEEDED = "budget_exceeded"
+"""That of a refusal by a budget in money."""
 
 
 class Admission:
@@ -101,18 +99,14 @@ class Admission:
         body = call.body
         assert body is not None
         prompt = self._estimates.prompt_tokens(call) if call.prompt is not None else None
-        limited = apply(terms.request_limits, body, prompt)
-        if not limited.changes:
+        changes = apply(terms.request_limits, body, prompt)
+        if not changes:
             return
-        call.policy += tuple(PolicyAction("clamp", *each, dry_run=terms.dry_run) for each in limited.changes)
-        if terms.dry_run:
-            call.note_alone(Notice.DRY_RUN, ", ".join(limited.notes))
-            return
-        call.note_alone(Notice.CLAMPED, ", ".join(limited.notes))
-        for name in ("max_tokens", "n", "best_of"):
-            value = getattr(limited, name)
-            if value is not None:
-                call.edit(name, value)
+        call.policy += tuple(PolicyAction("clamp", *each, dry_run=terms.dry_run) for each in changes)
+        call.note_alone(Notice.DRY_RUN if terms.dry_run else Notice.CLAMPED, ", ".join(map(str, changes)))
+        if not terms.dry_run:
+            for change in changes:
+                call.edit(change.edits, change.given)
 
     def _what_is_left(self, call: Call, decision: Decision, asked: int) -> int | None:
         """Return the tokens to book for a call without a bound, for which not all was left that it can take.
@@ -130,7 +124,8 @@ class Admission:
         left = min(each.remaining for each in tokens)
         return left if self._estimates.least(call) <= left < asked else None
 
-    def _reservation(self, call: Call, terms: EffectivePolicy, tokens: int, now: float) -> Reservation:
+    def reservation(self, call: Call, terms: EffectivePolicy, tokens: int, now: float) -> Reservation:
+        """Return what is asked of a call's quotas."""
         quotas = terms.quotas
         if terms.per_user is not None:
             account = self._users.account(call.client.name, call.user, now)
@@ -163,11 +158,11 @@ class Admission:
         while True:
             most = self._estimates.most(call)
             size = most if size is None else size
-            reservation = self._reservation(call, terms, size, now)
+            reservation = self.reservation(call, terms, size, now)
             if terms.budget is not None and costs(call):
                 reservation = self._priced(call, terms, terms.budget, reservation)
             if over:
-                reservation = _without(reservation, over)
+                reservation = without(reservation, over)
             if not reservation.quotas:
                 return now
             if call.unproven:
@@ -206,7 +201,7 @@ class Admission:
                     terms = changed
                     continue
             if exceeded.action == "wait":
-                last = begun + min(exceeded.seconds, 0.5 * call.patience())
+                last = begun + min(exceeded.seconds, 0.5 * (client_timeout(call) or DEFAULT_PATIENCE))
                 if now < last and now + decision.soonest <= last:
                     pause = min(decision.retry_after, ASK_AGAIN_SECONDS)
                     waited = yield effects.WaitUntil(min(now + pause, last))
@@ -223,7 +218,7 @@ class Admission:
         if exceeded.deployment is not None and "deployment" not in tried:
             tried.add("deployment")
             other = exceeded.deployment
-            plan = call.setup.plans.of(call.client, other)
+            plan = call.setup.plan(call.client, other)
             usable = plan.is_known and plan.terms.may_use and has_backends(call, plan)
             if other != call.deployment and usable:
                 call.asked = call.asked or call.deployment
@@ -262,8 +257,6 @@ class Admission:
         if self._stretched.get(call.client.name) is call:
             del self._stretched[call.client.name]
 
-    # --- the responses of a session ------------------------------------------------------------------
-
     def response_bound(self, call: Call, asked: int | None) -> int | None:
         """Return what a response of a session is to be bounded to that asks for this bound; None: as it asks.
 
@@ -271,32 +264,6 @@ class Admission:
         """
         terms = call.plan.terms
         return None if terms.dry_run else bound_of_response(terms.request_limits, asked)
-
-    def book_response(
-        self, call: Call, number: int, prompt: int, answer: int, now: float
-    ) -> EffectGenerator[Booking]:
-        """Book what the next response of a session may take. Raises GatewayError when it does not fit.
-
-        ``prompt``, ``answer``: its tokens, at most as far as that is known.
-        """
-        terms = call.plan.terms
-        whole = self._reservation(call, terms, prompt + answer, now)
-        whole = replace(whole, id=f"{call.id}/response {number}", requests=0)
-        if terms.budget is not None and money.has_price(call):
-            whole = money.priced(call, whole, terms.budget, prompt, answer)
-        over: set[str | None] = set()
-        while True:
-            reservation = _without(whole, over) if over else whole
-            if not reservation.quotas:
-                return Booking()
-            result = yield effects.Reserve(reservation)
-            assert isinstance(result, effects.Reserved)
-            if result.decision.admitted:
-                return Booking(reservation)
-            note_refused(call, refused_by(reservation, result.decision, dry_run=terms.dry_run))
-            if not terms.dry_run or result.decision.refused_by is None:
-                raise refusal(call, reservation, result.decision)
-            over.add(result.decision.refused_by.deployment)
 
 
 def counts_prompts(config: Config) -> bool:
@@ -317,7 +284,97 @@ def _of_nothing(reservation: Reservation) -> Reservation:
     return replace(reservation, tokens=0, requests=0, cost=None if reservation.cost is None else 0)
 
 
-def _without(reservation: Reservation, over: set[str | None]) -> Reservation:
+def without(reservation: Reservation, over: set[str | None]) -> Reservation:
     """Leave out the accounts that have refused it in a dry run. It has another name each time."""
     rest = tuple(quota for quota in reservation.quotas if quota.deployment not in over)
     return replace(reservation, id=f"{reservation.id}/without {len(over)}", quotas=rest)
+
+
+# --- refusals by quotas ---------------------------------------------------------------------------------
+
+
+def refusal(call: Call, reservation: Reservation, decision: Decision) -> GatewayError:
+    """Make the answer to a call that a quota does not let in."""
+    standing = decision.refused_by
+    if standing is not None and standing.in_money:
+        return _budget_refusal(standing, decision.retry_after)
+    text = f"Your quota of {limit_of(decision)} is used up."
+    if standing is not None and standing.kind.counts_tokens and standing.remaining:
+        text = (
+            f"Your quota of {limit_of(decision)} has {standing.remaining:,} left, and the call may take "
+            f"{reservation.tokens:,}, prompt and answer. Lower its max_tokens, or wait."
+        )
+    if call.waited >= 0.1:
+        text += f" The call has waited for {call.waited:.1f} s."
+    return errors.rate_limited(text, decision.retry_after)
+
+
+def _budget_refusal(standing: Standing, retry_after: float) -> GatewayError:
+    """Make the answer to a call that a budget in money does not cover."""
+    period = standing.kind.calendar
+    left = standing.remaining / UNIT
+    text = f"Your budget of {standing.limit / UNIT:,.2f} per {period} is used up."
+    if left:
+        text = (
+            f"Your budget of {standing.limit / UNIT:,.2f} per {period} has {left:,.4f} left, and the call "
+            "may cost more. Lower its max_tokens, or wait."
+        )
+    return errors.rate_limited(text, retry_after, code=BUDGET_EXCEEDED)
+
+
+def note_refused(call: Call, refused: PolicyAction | None) -> None:
+    """Note a quota's refusal. A call that waits asks again and again: of the same quota the newest counts."""
+    if refused is None:
+        return
+    last = call.policy[-1] if call.policy else None
+    if last is not None and last.action == "quota" and last.what == refused.what:
+        call.policy = call.policy[:-1]
+    call.policy += (refused,)
+
+
+def refused_by(reservation: Reservation, decision: Decision, *, dry_run: bool) -> PolicyAction | None:
+    """Return the refusal as data; None if no quota has refused."""
+    standing = decision.refused_by
+    if standing is None:
+        return None
+    seconds = decision.retry_after if math.isfinite(decision.retry_after) else None
+    if standing.in_money:
+        # In the currency of ``prices``.
+        kind = standing.kind.value.replace("tokens", "cost")
+        most, left, limit = (reservation.cost or 0) / UNIT, standing.remaining / UNIT, standing.limit / UNIT
+        return PolicyAction("quota", kind, most, left, dry_run, limit=limit, seconds=seconds)
+    asked = reservation.tokens if standing.kind.counts_tokens else reservation.requests
+    return PolicyAction(
+        "quota",
+        standing.kind.value,
+        asked,
+        standing.remaining,
+        dry_run,
+        limit=standing.limit,
+        deployment=standing.deployment,
+        seconds=seconds,
+    )
+
+
+def limit_of(decision: Decision) -> str:
+    """Name the limit that refused: ``5,000 tokens per minute for gpt-4o``."""
+    standing = decision.refused_by
+    return "nothing" if standing is None else _named(standing)
+
+
+def excess(standing: Standing) -> str:
+    """Say in a dry run what a call was over."""
+    return BUDGET_EXCEEDED if standing.in_money else f"over {_named(standing)}"
+
+
+def _named(standing: Standing) -> str:
+    what = {
+        Limit.TOKENS_PER_MINUTE: "tokens per minute",
+        Limit.REQUESTS_PER_MINUTE: "requests per minute",
+        Limit.TOKENS_PER_DAY: "tokens per day",
+        Limit.TOKENS_PER_MONTH: "tokens per month",
+    }[standing.kind]
+    where = f" for {standing.deployment}" if standing.deployment is not None else ""
+    if standing.deployment is not None and standing.deployment.startswith(ACCOUNT):
+        where = " per end user"
+    return f"{standing.limit:,} {what}{where}"

@@ -1,8 +1,7 @@
 """The consequences of a failed attempt: whose fault it is, whether the call goes on, and the client's answer.
 
-- *A failure that a call may have caused breaks nothing by itself.* It is a suspicion until another call
-  confirms it (:mod:`~aoai_gateway.routing.suspicion`). A time-out that the client chose is not even that, and
-  a client that leaves takes its suspicions with it.
+- *A failure that a call may have caused breaks nothing by itself*: :mod:`~aoai_gateway.routing.suspicion`. A
+  time-out that the client chose is not even a suspicion.
 - *One call cannot empty a pool.* When a second backend fails in the same way (same 5xx, time-out, dropped
   connection), the cause is the call: its breaks for that are withdrawn and the answer is returned. The same
   if there is no second backend to ask. It takes one at another endpoint, if the pool has any: those at one
@@ -21,23 +20,24 @@ import math
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine import effects, failures
+from aoai_gateway.engine.answer_times import client_timeout, learn_cut_off
 from aoai_gateway.engine.attempt import Attempt, FailureKind, Fault
 from aoai_gateway.engine.call import Call, Outcome
-from aoai_gateway.engine.routing_request import routing_request_of
-from aoai_gateway.engine.timeouts import completion_bound
 from aoai_gateway.routing.breaker import Break, FailedCall
 from aoai_gateway.routing.order import Cause, Order
 from aoai_gateway.routing.suspicion import Finding, Witness
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.backend_errors import Refusal, is_encryption_foreign
-from aoai_gateway.wire.hints import own_rate_limits, retry_hint
+from aoai_gateway.wire.backend_errors import Refusal, describe, is_encryption_foreign
+from aoai_gateway.wire.hints import own_rate_limits
 
 if TYPE_CHECKING:
     from aoai_gateway.config.models import Config
     from aoai_gateway.engine.effects import EffectGenerator
+    from aoai_gateway.engine.scheduler import Scheduler
     from aoai_gateway.engine.shared import SharedState
     from aoai_gateway.routing.backends import Backend, BackendKey, Pool
     from aoai_gateway.routing.breaker import Scope
+    from aoai_gateway.routing.order import RoutingRequest
     from aoai_gateway.wire.gateway_error import GatewayError
 
 SHORTEST_BREAK = 0.1
@@ -48,33 +48,76 @@ _FAULT = "fault"
 
 
 class Aftermath:
-    """The failures of one call, and their consequences."""
+    """The failures of one call, and their consequences. `Attempts` has its state."""
 
-    def __init__(self, shared: SharedState, call: Call, pool: Pool, now: float) -> None:
-        self._shared = shared
-        self._scheduler = shared.scheduler
-        self._call = call
-        self._pool = pool
-        self._now = now
-        self._config: Config = call.setup.config
-        self._request = routing_request_of(call, pool, now, shared.affinity, shared.random.random)
-        if self._request.limited:
-            self._scheduler.expect(self._request, now)
-        self._alike: dict[str, list[tuple[Attempt, Scope]]] = {}
-        """Failed attempts and their breaks, by the kind of failure, where the call may be the cause."""
-        self._last: tuple[Attempt, str, bytes | None] | None = None
-        """The last failed attempt, the kind of its failure (as in `_alike`), and its answer's body."""
-        self._refused: tuple[Attempt, effects.Failed | None, bytes | None] | None = None
-        """The attempt whose answer is the client's, unless the call falls back; its failure, and the body."""
-        self.refusal: Refusal | None = None
-        """Why the call is to fall back, once that is known."""
-        if call.attempts:
-            self._request.tried.update(attempt.backend.key for attempt in call.attempts)
+    _shared: SharedState
+    _scheduler: Scheduler
+    _config: Config
+    _call: Call
+    _pool: Pool
+    _request: RoutingRequest
+    _now: float
+    """The time of the last result."""
+    _alike: dict[str, list[tuple[Attempt, Scope]]]
+    """Failed attempts and their breaks, by the kind of failure, where the call may be the cause."""
+    _last: tuple[Attempt, str, bytes | None] | None
+    """The last failed attempt, the kind of its failure (as in `_alike`), and its answer's body."""
+    _refused: tuple[Attempt, effects.Failed | None, bytes | None] | None
+    """The attempt whose answer is the client's, unless the call falls back; its failure, and the body."""
+    refusal: Refusal | None
+    """Why the call is to fall back, once that is known."""
 
-    @property
-    def now(self) -> float:
-        """The time of the last result."""
-        return self._now
+    def _after_attempt(self, attempt: Attempt, result: effects.Result) -> EffectGenerator[bool]:
+        """Lead on from an attempt that has brought no answer. True if the call has ended."""
+        if isinstance(result, effects.Answered):
+            self._now = result.now
+            attempt.taken = False
+            read = yield from self._drain(attempt, result)
+            if isinstance(read, effects.Failed):
+                attempt.taken = result.status not in failures.NOT_TAKEN
+                if not failures.is_replayed(self._call, result.status):
+                    attempt.ended = self._now = read.now
+                    self._scheduler.ended(self._request, None, self._now)
+                    yield from self._return(attempt, read.body)
+                    return True
+            result = read
+        elif isinstance(result, effects.Failed) and result.headers is not None:
+            attempt.note_head(result.headers)
+        if isinstance(result, effects.ClientGone):
+            self._note_gone(result)
+            return True
+        assert isinstance(result, effects.Failed)
+        self._now, failed = result.now, result
+        attempt.ended, attempt.failure, attempt.reason = failed.now, failed.kind, failed.reason
+        attempt.detail = failed.detail
+        if failed.refusal is not None:
+            yield from self._after_refusal(attempt, failed)
+            return True
+        attempt.taken = failed.fault is None and not failures.was_not_taken(failed)
+        # A time-out that the client chose shows nothing about the backend.
+        attempt.unseen = self._is_impatience(attempt, failed)
+        if failed.fault is not None:
+            attempt.status, attempt.fault = failed.status, failed.fault
+            return (yield from self._after_fault(attempt, failed, failed.fault))
+        return (yield from self._after_failure(attempt, failed))
+
+    def _drain(
+        self, attempt: Attempt, answered: effects.Answered
+    ) -> EffectGenerator[effects.Failed | effects.ClientGone]:
+        """Read a failed response to its end."""
+        attempt.note_answered(answered.status, answered.headers, answered.now)
+        drained = yield effects.Drain(attempt)
+        if isinstance(drained, effects.ClientGone):
+            return drained
+        assert isinstance(drained, effects.Drained)
+        return effects.Failed(
+            drained.now,
+            FailureKind.STATUS,
+            describe(answered.status, drained.body or b""),
+            status=answered.status,
+            headers=answered.headers,
+            body=drained.body,
+        )
 
     def _after_failure(self, attempt: Attempt, failed: effects.Failed) -> EffectGenerator[bool]:
         call, shared = self._call, self._shared
@@ -90,7 +133,7 @@ class Aftermath:
             alike = self._alike.setdefault(like, [])
             alike.append((attempt, scope))
             # A call that creates state may have been taken, unless something proves that it was not.
-            if self._is_the_cause(alike) or failures.creates_state(call):
+            if self._is_the_cause(alike) or call.creates_state:
                 yield from self._answer_failure(attempt, like, failed.body)
                 return True
         return False
@@ -131,6 +174,23 @@ class Aftermath:
             return True
         return False
 
+    def _after_refusal(self, attempt: Attempt, failed: effects.Failed) -> EffectGenerator[None]:
+        """Keep an answer that is the client's, unless the call falls back. The backend is well."""
+        attempt.unseen = False
+        attempt.answered, attempt.status, attempt.refusal = failed.now, failed.status, failed.refusal
+        assert failed.headers is not None
+        self._scheduler.answered(self._request, failed.headers, self._now, attempt.started)
+        usage = failed.answer.usage if failed.answer is not None else None
+        self._scheduler.ended(self._request, usage.total_tokens if usage is not None else 0, self._now)
+        self._refused, self.refusal = (attempt, failed, failed.body), failed.refusal
+        yield from self._announce(attempt, failed.body)
+
+    def answer_refused(self) -> EffectGenerator[None]:
+        """Answer with the refusal that would have led to another deployment: there is none for the call."""
+        assert self._refused is not None
+        attempt, _, body = self._refused
+        yield from self._return(attempt, body)
+
     def _announce(self, attempt: Attempt, body: bytes | None) -> EffectGenerator[None]:
         """Tell that an attempt failed. Plugins that hear of it may take their time."""
         announced = yield effects.Announce(attempt, body)
@@ -153,7 +213,7 @@ class Aftermath:
             # The call is too large for it, which shows nothing about others.
             call.too_small = request.too_small = call.too_small | {backend.key}
         elif not self._is_impatience(attempt, failed):
-            hint = self._hint(failed)
+            hint = failures.hint_of(call, failed)
             if failures.lacks_tier(failed, request.tier):
                 # There is room for calls of other tiers, as far as is known.
                 self._break_for_tier(failed, scope, hint)
@@ -169,7 +229,7 @@ class Aftermath:
 
     def _is_impatience(self, attempt: Attempt, failed: effects.Failed) -> bool:
         """Whether time ran out that the client gave, rather than we."""
-        allowed = self._call.client_timeout()
+        allowed = client_timeout(self._call)
         by_client = allowed is not None and attempt.deadline >= allowed
         return failed.kind is FailureKind.TIMEOUT and not failed.silent and by_client
 
@@ -208,18 +268,6 @@ class Aftermath:
                 # What else is there may be well, or not: one call of each class finds out.
                 whole = told._replace(scope=(scope[0], None), hint=SHORTEST_BREAK)
                 breaks.open_for(whole, lengths)
-
-    def _hint(self, failed: effects.Failed) -> float | None:
-        if failed.headers is None:
-            return None
-        if failures.refuses_us(failed):
-            return self._config.breaks.ceiling_seconds
-        hint = retry_hint(failed.headers, failed.body, failed.now + self._call.unix_offset)
-        attempt = self._call.attempt
-        if hint and attempt is not None and attempt.spillover is not None and failures.lacks_capacity(failed):
-            # It is the time of the standard deployment; the provisioned one drains all the while.
-            return min(hint, self._config.breaks.default_seconds)
-        return hint
 
     def _break_for_tier(self, failed: effects.Failed, scope: Scope, hint: float | None) -> None:
         """Open a break for calls that ask for the same service tier."""
@@ -292,40 +340,25 @@ class Aftermath:
                 return
             yield from self._answer_failure(*self._last, withdraw=not would_tell)
             return
-        reasons = [
-            (s.backend.name, s.reason, math.inf if s.seconds is None else s.seconds) for s in found.skipped
-        ]
-        wait = found.soonest
-        if wait is None and call.too_small:
-            error = errors.rate_limited(
-                f"The request asks for about {call.estimate:,} tokens, more than the whole limit of any "
-                f"backend. {self._what_helps()}",
-                math.inf,
-                code="larger_than_limits",
-            )
-        else:
-            wait = self._config.breaks.default_seconds if wait is None else wait
-            # There may be room sooner, but the calls in the queue come first.
-            wait = max(wait, self._scheduler.standing_wait(self._request, self._now), call.queue_wait)
-            causes = {skip.cause for skip in found.skipped if skip.seconds is not None}
-            code = "all_backends_out"
-            if line_full:
-                code = "waiting_line_full"
-            elif call.queue_wait >= errors.SHORTEST_WAIT:
-                code = "waiting_line_timeout"
-            elif Cause.KEPT_FREE in causes:
-                code = "shed"
-            error = errors.all_backends_out(
-                call.deployment, wait, reasons, code=code, waited_seconds=call.queue_wait
-            )
+        standing = self._scheduler.standing_wait(self._request, self._now)
+        error = failures.none_left(call, found, standing, line_full=line_full)
         yield from self._reject(error, Outcome.BACKENDS_OUT)
-
-    def _what_helps(self) -> str:
-        """Return how a call gets below the limits: by that of its two parts which makes it large."""
-        answer = completion_bound(self._call) or 0
-        if 2 * answer < self._call.estimate:
-            return "Send a shorter prompt."
-        return "Lower max_tokens, or the number of answers."
 
     def _served(self, backend: Backend) -> BackendKey:
         return backend.serving(self._call.deployment)
+
+    def _note_gone(self, result: effects.ClientGone) -> None:
+        """Note that the client has hung up, and what that teaches."""
+        call = self._call
+        self._now = result.now
+        call.outcome = Outcome.CLIENT_STALLED if result.stalled else Outcome.CLIENT_GONE
+        call.ended = result.now
+        # A session lasts for as long as its client likes.
+        if not result.stalled and call.session is None:
+            self._shared.patience.hung_up(
+                call.client.name, self._request.cls.name, call.streaming, result.now - call.started
+            )
+        self._scheduler.suspicions.withdraw(call.id)
+        if call.attempt is not None and call.attempt.ended is None:
+            call.attempt.ended = result.now
+            learn_cut_off(self._shared, call, call.attempt, result)

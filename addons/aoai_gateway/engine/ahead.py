@@ -11,9 +11,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from aoai_gateway.engine.quota_refusal import limit_of
+from aoai_gateway.engine.admission import limit_of
 from aoai_gateway.quota.access import check_access, visible_deployments
-from aoai_gateway.quota.effective_policy import effective_policy
 from aoai_gateway.quota.quotas import Reservation
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.bodies import has_unread_lines
@@ -34,7 +33,7 @@ def check_deployment(setup: Setup, client: Client, deployment: str) -> None:
     if setup.table.pool(deployment) is None:
         visible = visible_deployments(client, setup.table.deployments)
         raise errors.deployment_not_found(deployment, visible)
-    if not effective_policy(setup.config, client, deployment).may_use:
+    if not setup.plan(client, deployment).terms.may_use:
         check_access(client, deployment)
 
 
@@ -73,7 +72,7 @@ def check_rights(setup: Setup, client: Client, target: Target) -> Reservation | 
     deployment = setup.config.spelled(named) if named else ""
     if deployment:
         check_deployment(setup, client, deployment)
-    terms = effective_policy(setup.config, client, deployment)
+    terms = setup.plan(client, deployment).terms
     if terms.dry_run:
         return None
     if deployment and not terms.has_limit_here and target.operation.cost is not Cost.NONE:

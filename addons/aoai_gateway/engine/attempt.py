@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from aoai_gateway.routing.backends import Backend
     from aoai_gateway.routing.breaker import Scope
-    from aoai_gateway.routing.liveness import Liveness
     from aoai_gateway.routing.order import Skip
+    from aoai_gateway.routing.responsiveness import Liveness
     from aoai_gateway.wire.backend_errors import Refusal
     from aoai_gateway.wire.hints import Headers, Spillover
 
@@ -119,6 +119,12 @@ class Attempt:
     def is_backends_failure(self) -> bool:
         """Whether it failed, and not only refused what another deployment may serve."""
         return self.failure is not None and self.refusal is None
+
+    def note_answered(self, status: int, headers: Headers, now: float) -> None:
+        """Note that a response began."""
+        self.unseen = False
+        self.answered, self.status = now, status
+        self.note_head(headers)
 
     def note_head(self, headers: Headers) -> None:
         """Keep what an answer's head says by which the request is found at Azure."""

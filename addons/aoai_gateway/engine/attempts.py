@@ -9,6 +9,8 @@ queue, and the attempt is made. Its result is the client's answer, or leads to t
 - *A credential that the backend refuses with 401*, and that is fetched, may have been taken back: it is
   fetched anew, once for all calls, and the call is sent once more.
 - *No backend is tried twice*, except one that lacked capacity, by a call that may wait for it.
+
+What else a failure leads to: :mod:`~aoai_gateway.engine.aftermath`.
 """
 
 from __future__ import annotations
@@ -19,34 +21,32 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.engine import effects
 from aoai_gateway.engine.aftermath import Aftermath
-from aoai_gateway.engine.attempt import Attempt, FailureKind, Fault
-from aoai_gateway.engine.call import Outcome
-from aoai_gateway.engine.failures import (
-    NOT_TAKEN,
-    creates_state,
-    is_failure,
-    is_replayed,
-    was_not_taken,
-)
-from aoai_gateway.engine.lessons import (
+from aoai_gateway.engine.answer_times import (
     expected_begin,
+    is_foretold,
     learn_answer,
     learn_cut_off,
+    patience,
     slowest_begin,
     speed_of,
+    timeouts_of,
 )
-from aoai_gateway.engine.timeouts import is_foretold, patience, timeouts_of
-from aoai_gateway.wire.backend_errors import describe
+from aoai_gateway.engine.attempt import Attempt, FailureKind, Fault
+from aoai_gateway.engine.call import Outcome
+from aoai_gateway.engine.failures import is_failure
+from aoai_gateway.engine.routing_request import routing_request_of
 
 if TYPE_CHECKING:
+    from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.effects import EffectGenerator
-    from aoai_gateway.routing.backends import Backend
+    from aoai_gateway.engine.shared import SharedState
+    from aoai_gateway.routing.backends import Backend, Pool
     from aoai_gateway.routing.order import Order
     from aoai_gateway.wire.backend_errors import Refusal
 
+
 WITHOUT_USAGE_SECONDS = 3_600.0
 """How long it is remembered that a backend does not take ``stream_options``: it may be updated."""
-
 
 CREDENTIAL_REFUSED = 401
 """With a 403, the credential is known, and another one of the same identity has no more rights."""
@@ -54,6 +54,26 @@ CREDENTIAL_REFUSED = 401
 
 class Attempts(Aftermath):
     """The attempts of one call, and the delivery of the answer."""
+
+    def __init__(self, shared: SharedState, call: Call, pool: Pool, now: float) -> None:
+        self._shared = shared
+        self._scheduler = shared.scheduler
+        self._call = call
+        self._pool = pool
+        self._now = now
+        self._config = call.setup.config
+        self._request = routing_request_of(call, pool, now, shared.affinity, shared.random.random)
+        if self._request.limited:
+            self._scheduler.expect(self._request, now)
+        self._alike = {}
+        self._last = self._refused = self.refusal = None
+        if call.attempts:
+            self._request.tried.update(attempt.backend.key for attempt in call.attempts)
+
+    @property
+    def now(self) -> float:
+        """The time of the last result."""
+        return self._now
 
     def run(self) -> EffectGenerator[Refusal | None]:
         """Try one backend after the other until the call has ended.
@@ -107,7 +127,8 @@ class Attempts(Aftermath):
         request, scheduler = self._request, self._scheduler
         others = [b for b in scheduler.candidates(request, self._now).candidates if b is not given]
         chosen = yield effects.Choose((given, *others))
-        if self._gone(chosen):
+        if isinstance(chosen, effects.ClientGone):
+            self._note_gone(chosen)
             scheduler.release(request, self._now)
             return None
         assert isinstance(chosen, effects.Chosen)
@@ -146,7 +167,8 @@ class Attempts(Aftermath):
         result = yield effects.WaitInQueue(until)
         call.queue_wait += result.now - begun
         call.waited += result.now - begun
-        if self._gone(result):
+        if isinstance(result, effects.ClientGone):
+            self._note_gone(result)
             # Nothing was sent to the backend that it may have been given: all of that is free again.
             scheduler.release(request, self._now)
             return False
@@ -177,24 +199,6 @@ class Attempts(Aftermath):
             bool(call.attempts) and self._now - call.started >= replay.max_seconds
         )
 
-    def _gone(self, result: effects.Result) -> bool:
-        if not isinstance(result, effects.ClientGone):
-            return False
-        call = self._call
-        self._now = result.now
-        call.outcome = Outcome.CLIENT_STALLED if result.stalled else Outcome.CLIENT_GONE
-        call.ended = result.now
-        # A session lasts for as long as its client likes.
-        if not result.stalled and call.session is None:
-            self._shared.patience.hung_up(
-                call.client.name, self._request.cls.name, call.streaming, result.now - call.started
-            )
-        self._scheduler.suspicions.withdraw(call.id)
-        if call.attempt is not None and call.attempt.ended is None:
-            call.attempt.ended = result.now
-            learn_cut_off(self._shared, call, call.attempt, result)
-        return True
-
     # --- one attempt -----------------------------------------------------------------------------------
 
     def _try(self, backend: Backend) -> EffectGenerator[bool]:
@@ -207,78 +211,26 @@ class Attempts(Aftermath):
             slowest = slowest_begin(self._shared, call, backend)
             within = expected_begin(self._shared, call, self._pool) if slowest is None else slowest
         timeouts = timeouts_of(call, backend, slowest)
-        attempt.deadline = timeouts.first_byte
-        liveness = attempt.liveness = self._scheduler.liveness(backend, call.deployment)
-        attempt.implausible = timeouts.implausible
-        liveness.sent(call.id, self._now, within)
+        attempt.deadline, attempt.implausible = timeouts.first_byte, timeouts.implausible
+        attempt.liveness = self._scheduler.liveness(backend, call.deployment)
+        attempt.liveness.sent(call.id, self._now, within)
         if call.streaming and self._lacks_usage(backend):
             call.usage_unknown |= {backend.key}
-        result = yield effects.Send(attempt, timeouts, fresh=creates_state(call))
-        if isinstance(result, effects.Failed) and result.kind is FailureKind.DROPPED and result.reused:
-            attempt.resent = True
-            liveness.sent(call.id, result.now, within)
-            result = yield effects.Send(attempt, timeouts, fresh=True)
-        if isinstance(result, effects.Failed) and result.fault is Fault.STREAM_OPTIONS:
-            # It is the gateway that asked for usage: once more, as the client has it.
-            attempt.resent = True
-            call.usage_unknown |= {backend.key}
-            liveness.sent(call.id, result.now, within)
-            result = yield effects.Send(attempt, timeouts, fresh=creates_state(call))
-            if isinstance(result, effects.Answered) and result.status < 400:
-                self._shared.without_usage.put(self._version(backend), result.now + WITHOUT_USAGE_SECONDS)
-        if (
-            isinstance(result, effects.Answered)
-            and result.status == CREDENTIAL_REFUSED
-            and self._may_renew(backend, result)
-        ):
-            refused = yield from self._drain(attempt, result)
-            result = yield from self._renew(attempt, refused)
-            if isinstance(result, effects.Renewed):
-                liveness.sent(call.id, result.now, within)
-                result = yield effects.Send(attempt, timeouts, fresh=creates_state(call))
-        if self._gone(result):
-            return True
+        result = yield effects.Send(attempt, timeouts, fresh=call.creates_state)
+        if not isinstance(result, effects.Answered) or result.status == CREDENTIAL_REFUSED:
+            result = yield from self._send_again(attempt, timeouts, within, result)
+        if not isinstance(result, effects.Answered) or (result.status >= 400 and is_failure(result.status)):
+            return (yield from self._after_attempt(attempt, result))
         self._now = result.now
-        if isinstance(result, effects.Answered):
-            attempt.taken = not is_failure(result.status)
-            if attempt.taken:
-                self._note_answered(attempt, result)
-                self._begin_delivery(attempt, result)
-                if result.error is not None:
-                    attempt.ended = self._now
-                    self._scheduler.ended(self._request, 0, self._now)
-                    yield from self._reject(result.error, Outcome.REJECTED)
-                    return True
-                self._end_delivery(attempt, result.status, (yield effects.Deliver(attempt)))
-                return True
-            read = yield from self._drain(attempt, result)
-            if self._gone(read):
-                return True
-            assert isinstance(read, effects.Failed)
-            attempt.taken = result.status not in NOT_TAKEN
-            if not is_replayed(call, result.status):
-                attempt.ended = self._now = read.now
-                self._scheduler.ended(self._request, None, self._now)
-                yield from self._return(attempt, read.body)
-                return True
-            self._now, failed = read.now, read
-        else:
-            assert isinstance(result, effects.Failed)
-            failed = result
-            if failed.headers is not None:
-                attempt.note_head(failed.headers)
-        attempt.ended, attempt.failure, attempt.reason = failed.now, failed.kind, failed.reason
-        attempt.detail = failed.detail
-        if failed.refusal is not None:
-            yield from self._after_refusal(attempt, failed)
+        attempt.note_answered(result.status, result.headers, result.now)
+        self._begin_delivery(attempt, result)
+        if result.error is not None:
+            attempt.ended = self._now
+            self._scheduler.ended(self._request, 0, self._now)
+            yield from self._reject(result.error, Outcome.REJECTED)
             return True
-        attempt.taken = failed.fault is None and not was_not_taken(failed)
-        # A time-out that the client chose shows nothing about the backend.
-        attempt.unseen = self._is_impatience(attempt, failed)
-        if failed.fault is not None:
-            attempt.status, attempt.fault = failed.status, failed.fault
-            return (yield from self._after_fault(attempt, failed, failed.fault))
-        return (yield from self._after_failure(attempt, failed))
+        self._end_delivery(attempt, result.status, (yield effects.Deliver(attempt)))
+        return True
 
     def _lacks_usage(self, backend: Backend) -> bool:
         """Whether a backend is known not to take the ``stream_options`` that the gateway adds."""
@@ -289,6 +241,50 @@ class Attempts(Aftermath):
         """Name the API that the call speaks at a backend."""
         target = self._call.target
         return "\n".join((*backend.key, target.api, (target.api_version or "")[:64]))
+
+    # --- once more to the same backend -----------------------------------------------------------------
+
+    def _send_again(
+        self,
+        attempt: Attempt,
+        timeouts: effects.AttemptTimeouts,
+        within: float | None,
+        result: effects.Result,
+    ) -> EffectGenerator[effects.Result]:
+        """Send the call once more, where that proves nothing about the backend. Returns what came of it."""
+        call, backend = self._call, attempt.backend
+        if isinstance(result, effects.Failed) and result.kind is FailureKind.DROPPED and result.reused:
+            result = yield from self._resend(attempt, timeouts, within, result.now, fresh=True)
+        if isinstance(result, effects.Failed) and result.fault is Fault.STREAM_OPTIONS:
+            # It is the gateway that asked for usage: once more, as the client has it.
+            call.usage_unknown |= {backend.key}
+            result = yield from self._resend(attempt, timeouts, within, result.now)
+            if isinstance(result, effects.Answered) and result.status < 400:
+                self._shared.without_usage.put(self._version(backend), result.now + WITHOUT_USAGE_SECONDS)
+        if (
+            isinstance(result, effects.Answered)
+            and result.status == CREDENTIAL_REFUSED
+            and self._may_renew(backend, result)
+        ):
+            refused = yield from self._drain(attempt, result)
+            result = yield from self._renew(attempt, refused)
+            if isinstance(result, effects.Renewed):
+                result = yield from self._resend(attempt, timeouts, within, result.now)
+        return result
+
+    def _resend(
+        self,
+        attempt: Attempt,
+        timeouts: effects.AttemptTimeouts,
+        within: float | None,
+        now: float,
+        *,
+        fresh: bool = False,
+    ) -> EffectGenerator[effects.Result]:
+        attempt.resent = True
+        assert attempt.liveness is not None
+        attempt.liveness.sent(self._call.id, now, within)
+        return (yield effects.Send(attempt, timeouts, fresh=fresh or self._call.creates_state))
 
     def _may_renew(self, backend: Backend, answered: effects.Answered) -> bool:
         """Whether a refused credential can be fetched anew. A written key stays the same."""
@@ -312,58 +308,7 @@ class Attempts(Aftermath):
         attempt.resent = True
         return renewed
 
-    def _drain(
-        self, attempt: Attempt, answered: effects.Answered
-    ) -> EffectGenerator[effects.Failed | effects.ClientGone]:
-        """Read a failed response to its end."""
-        self._note_answered(attempt, answered)
-        drained = yield effects.Drain(attempt)
-        if isinstance(drained, effects.ClientGone):
-            return drained
-        assert isinstance(drained, effects.Drained)
-        return effects.Failed(
-            drained.now,
-            FailureKind.STATUS,
-            describe(answered.status, drained.body or b""),
-            status=answered.status,
-            headers=answered.headers,
-            body=drained.body,
-        )
-
-    @staticmethod
-    def _note_answered(attempt: Attempt, answered: effects.Answered) -> None:
-        attempt.unseen = False
-        attempt.answered, attempt.status = answered.now, answered.status
-        attempt.note_head(answered.headers)
-
-    # --- a refusal after which another deployment may be asked -----------------------------------------
-
-    def _after_refusal(self, attempt: Attempt, failed: effects.Failed) -> EffectGenerator[None]:
-        """Keep an answer that is the client's, unless the call falls back. The backend is well."""
-        attempt.unseen = False
-        attempt.answered, attempt.status, attempt.refusal = failed.now, failed.status, failed.refusal
-        assert failed.headers is not None
-        self._scheduler.answered(self._request, failed.headers, self._now, attempt.started)
-        usage = failed.answer.usage if failed.answer is not None else None
-        self._scheduler.ended(self._request, usage.total_tokens if usage is not None else 0, self._now)
-        self._refused, self.refusal = (attempt, failed, failed.body), failed.refusal
-        yield from self._announce(attempt, failed.body)
-
-    def answer_refused(self) -> EffectGenerator[None]:
-        """Answer with the refusal that would have led to another deployment: there is none for the call."""
-        assert self._refused is not None
-        attempt, _, body = self._refused
-        yield from self._return(attempt, body)
-
-    def keep_refused(self) -> None:
-        """Keep the facts of an answer that was blocked, as no other takes its place: it is to be paid for."""
-        assert self._refused is not None
-        attempt, failed, _ = self._refused
-        if failed is not None and failed.answer is not None:
-            self._note_answer(attempt, failed.answer)
-            self._call.served = True
-
-    # --- the end ---------------------------------------------------------------------------------------
+    # --- its answer ------------------------------------------------------------------------------------
 
     def _note_answer(self, attempt: Attempt, told: effects.Ended) -> None:
         """Keep the facts of an answer."""
@@ -407,7 +352,8 @@ class Attempts(Aftermath):
                 # A stream is written as it is read. Other answers are written by the time that they begin.
                 begun = call.streaming and call.first_content is not None
                 attempt.unseen = call.usage is None and not begun
-            self._gone(end)
+            if isinstance(end, effects.ClientGone):
+                self._note_gone(end)
             return
         self._now = call.ended = end.now
         call.outcome = Outcome.OK if end.complete and not end.failed else Outcome.TRUNCATED
@@ -418,3 +364,11 @@ class Attempts(Aftermath):
             call.error, call.outcome = end.error, Outcome.REJECTED
         if call.outcome is Outcome.OK and status < 300:
             learn_answer(self._shared, call, attempt, end)
+
+    def keep_refused(self) -> None:
+        """Keep the facts of an answer that was blocked, as no other takes its place: it is to be paid for."""
+        assert self._refused is not None
+        attempt, failed, _ = self._refused
+        if failed is not None and failed.answer is not None:
+            self._note_answer(attempt, failed.answer)
+            self._call.served = True

@@ -11,9 +11,10 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from aoai_gateway.engine.attempt import PLAIN_NUMBER
-from aoai_gateway.engine.plan import Plans
+from aoai_gateway.bounded import Bounded
+from aoai_gateway.engine.plan import make_plan
 from aoai_gateway.wire.operation import Cost
+from aoai_gateway.wire.operations import COMPLETIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.attempt import Attempt
     from aoai_gateway.engine.effects import Ended
     from aoai_gateway.engine.plan import Plan
+    from aoai_gateway.quota.effective_policy import PolicyAction
     from aoai_gateway.quota.quotas import Decision, Reservation
     from aoai_gateway.routing.backends import Backend, BackendKey, RoutingTable
     from aoai_gateway.routing.breaker import Scope
@@ -39,37 +41,30 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.usage import Usage
 
 
+MOST_PLANS, LONGEST_NAME = 4096, 64
+"""How many plans are kept, and for how long a name of a deployment (Azure's longest): where none is
+configured, and in how they spell one, callers can make names up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Setup:
     """One loaded configuration and the tables computed from it. A call keeps the one it began with."""
 
     config: Config
     table: RoutingTable
-    plans: Plans = field(init=False, repr=False, compare=False)
+    _plans: Bounded[tuple[str, str], Plan] = field(
+        default_factory=lambda: Bounded(MOST_PLANS), init=False, repr=False, compare=False
+    )
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "plans", Plans(self.config, self.table))
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyAction:
-    """What the client's policy did to a call, or would have done in a dry run.
-
-    ``action``: ``clamp`` (a member of the body was set), ``degrade`` (served in a lesser way), ``quota`` (a
-    quota refused it) or ``reject`` (another rule did). ``what``: the member, ``deployment``, ``priority``,
-    the kind of the quota's limit, or the error's code. Of a quota, ``asked`` is what was to be booked,
-    ``given`` what was left, ``limit`` its size, ``deployment`` the one it is for (None: all), ``seconds`` the
-    time until it would fit.
-    """
-
-    action: str
-    what: str
-    asked: str | float | None = None
-    given: str | float | None = None
-    dry_run: bool = False
-    limit: float | None = None
-    deployment: str | None = None
-    seconds: float | None = None
+    def plan(self, client: Client, deployment: str) -> Plan:
+        """Return the plan of a client's calls for a deployment, as they spell it."""
+        key = (client.name, deployment)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = make_plan(self.config, self.table, client, self.config.spelled(deployment))
+            if len(deployment) <= LONGEST_NAME:
+                self._plans.put(key, plan)
+        return plan
 
 
 class FellBack(NamedTuple):
@@ -139,14 +134,11 @@ class Outcome(StrEnum):
         return self in (Outcome.CLIENT_GONE, Outcome.CLIENT_STALLED)
 
 
-DEADLINE_HEADER = "x-gateway-deadline-ms"
-"""The request header with the milliseconds within which a client needs the answer."""
+COMPLETIONS_DEFAULT_OUTPUT = 16
+"""``max_tokens`` of the older completions API where it is absent (OpenAI's API reference)."""
 
-LONGEST_TIMEOUT = 86_400.0
-"""A client's time-out of more than a day is no time-out."""
-
-DEFAULT_PATIENCE = 600.0
-"""Seconds for which the official SDKs wait for an answer by default."""
+LARGEST_BOUND = 2**31 - 1
+"""The largest bound, of all answers of a call together."""
 
 _TIER = re.compile(r"[a-z0-9_-]{1,32}", re.ASCII)
 
@@ -344,22 +336,33 @@ class Call:
         self.bookings += 1
         return self.id if self.bookings == 1 else f"{self.id}/{self.bookings - 1}"
 
-    def client_timeout(self) -> float | None:
-        """Return the seconds for which the client waits, by its own or its SDK's header; None without one."""
-        if self.headers is NOTHING:
-            return None
-        units = ((DEADLINE_HEADER, 0.001), ("x-stainless-read-timeout", 1), ("x-stainless-timeout", 1))
-        for name, unit in units:
-            value = self.headers.get(name)
-            if value is not None and PLAIN_NUMBER.fullmatch(value):
-                seconds = unit * float(value)
-                if 0 < seconds < LONGEST_TIMEOUT:
-                    return seconds
-        return None
+    def completion_bound(self) -> int | None:
+        """Return the most tokens that all its answers can have together; None: nothing bounds them.
 
-    def patience(self) -> float:
-        """Return the seconds for which the client waits; a default without a header."""
-        return self.client_timeout() or DEFAULT_PATIENCE
+        It is the bound of one answer, times ``n`` or ``best_of``, times the number of prompts.
+        """
+        assert self.body is not None
+        operation = self.target.operation
+        if operation.cost is not Cost.ANSWER:
+            return 0
+        bound = self.edits.get("max_tokens", self.body.max_tokens) or None
+        if bound is None and operation is COMPLETIONS:
+            bound = COMPLETIONS_DEFAULT_OUTPUT
+        return None if bound is None else min(bound * self.answers(), LARGEST_BOUND)
+
+    def answers(self) -> int:
+        """Return how many answers it asks for, candidates included."""
+        body, edits = self.body, self.edits
+        assert body is not None
+        if not edits:
+            return body.prompts * max(body.n, body.best_of)
+        return body.prompts * max(edits.get("n", body.n), edits.get("best_of", body.best_of))
+
+    @property
+    def creates_state(self) -> bool:
+        """Whether it leaves something behind at the backend that serves it, beyond a stored answer."""
+        assert self.body is not None
+        return self.target.operation.creates or self.body.background
 
     def adds_usage(self, backend: Backend | None = None) -> bool:
         """Whether the gateway asks a backend for the stream's usage because the client did not."""
@@ -377,11 +380,6 @@ class Call:
         """The service tier that the client asks for, if it names one: ``flex``, ``priority``, …"""
         tier = self.body.parsed.get("service_tier") if self.body is not None and self.body.is_json else None
         return tier if isinstance(tier, str) and _TIER.fullmatch(tier) else None
-
-    @property
-    def priced_tier(self) -> str | None:
-        """The tier whose price counts: the one that served it; until the answer tells, the requested one."""
-        return self.requested_tier if self.service_tier in (None, "auto") else self.service_tier
 
     @property
     def quota_headers(self) -> tuple[tuple[str, str], ...]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.request_body import RequestBody
     from aoai_gateway.wire.stored import Stored
     from aoai_gateway.wire.targets import Target
-    from aoai_gateway.wire.usage import AnswerFacts, Usage
+    from aoai_gateway.wire.usage import Usage
 
 # --- effects -----------------------------------------------------------------------------------------
 
@@ -312,25 +312,6 @@ class Ended:
     """The digest of a secret that was made (`wire.secrets`)."""
     state: str | None = None
     """The state of the response or the run that the answer describes: ``queued``, ``completed``, …"""
-
-    @classmethod
-    def of_answer(
-        cls, now: float, facts: AnswerFacts, *, made: tuple[str, ...] = (), delivered: Delivered | None = None
-    ) -> Ended:
-        """Return what a complete answer that is no stream has told."""
-        return cls(
-            now,
-            complete=True,
-            usage=facts.usage,
-            model=facts.model,
-            response_id=facts.response_id,
-            made=made,
-            finish_reason=", ".join(facts.finish_reasons) or None,
-            service_tier=facts.service_tier,
-            delivered=delivered,
-            seconds=facts.seconds,
-            state=facts.status,
-        )
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aoai_gateway.config.end_users import UserSource
+    from aoai_gateway.config.policies import UserSource
     from aoai_gateway.engine.call import Call
 
 MOST_USERS = 20_000

@@ -16,9 +16,8 @@ A call goes through these stages:
 3. **Fallback.** A deployment that cannot serve the call (its content filter, its model's context) may lead to
    another virtual deployment, if the configuration says so (:mod:`~aoai_gateway.engine.fallback`).
 4. **Delivery.** The answer goes to the client as it comes. From the first byte on nothing can be replayed.
-5. **Settlement.** What the call has cost takes the place of what was booked for it
-   (:mod:`~aoai_gateway.engine.settlement`). Where its work goes on after the answer, that is when a later
-   call looks at its end (:mod:`~aoai_gateway.engine.settlement`).
+5. **Settlement.** What the call has cost takes the place of what was booked for it. Where its work goes on
+   after the answer, that is when a later call looks at its end (:mod:`~aoai_gateway.engine.settlement`).
 """
 
 from __future__ import annotations
@@ -35,9 +34,7 @@ from aoai_gateway.engine.fallback import fall_back, find_ways_out
 from aoai_gateway.engine.routing_request import pool_of
 from aoai_gateway.engine.settlement import Settlement
 from aoai_gateway.engine.shared import SharedState
-from aoai_gateway.engine.timeouts import completion_bound
-from aoai_gateway.quota.access import check_passed_on
-from aoai_gateway.quota.priority import HEADER, class_of
+from aoai_gateway.quota.access import PRIORITY_HEADER, check_passed_on, class_of
 from aoai_gateway.wire.bodies import coding_of, is_read_elsewhere, parse_body
 from aoai_gateway.wire.gateway_error import GatewayError
 
@@ -134,6 +131,8 @@ class Engine:
         """
         if call.stretched:
             self.admission.forget(call)
+        if call.reserved is None and call.taken_back is None:
+            return iter(())
         return self.settlement.abandoned(call)
 
     def _attempts(self, call: Call, pool: Pool, now: float) -> Attempts:
@@ -166,7 +165,7 @@ class Engine:
         named = body.deployment(call.target)
         if call.granted is not None:
             named = call.granted.deployment or named
-        plan = call.setup.plans.of(call.client, named)
+        plan = call.setup.plan(call.client, named)
         call.assign(plan)
         if call.client.deployments_allowed is not None:
             check_lines_are_read(body)
@@ -178,14 +177,14 @@ class Engine:
         pool = pool_of(call, plan)
         # Azure estimates from the characters of the prompt. No text has as few tokens as one for eight
         # bytes, and a low estimate is wanted here.
-        bound = (completion_bound(call) or 0) if call.target.operation.reserves else 0
+        bound = (call.completion_bound() or 0) if call.target.operation.reserves else 0
         call.estimate = body.text_size // 8 + bound
         return pool
 
     @staticmethod
     def _class(call: Call) -> PriorityClass:
         plan = call.plan
-        asked = call.headers.get(HEADER) if plan.has_classes else None
+        asked = call.headers.get(PRIORITY_HEADER) if plan.has_classes else None
         if asked is None and call.priority is None:
             return plan.cls
         config = call.setup.config

@@ -5,8 +5,7 @@
   for one of these statuses (a stream's, before its first content). Our own credential refused (401, 403) is
   our fault, so that is replayed too; the client's own token refused is its answer.
 - *Whose fault.* No connection, TLS, a throttle, silence to several calls and Azure's own refusal of our key
-  prove by themselves that it is the backend's. Anything else the call may have caused: see
-  :mod:`~aoai_gateway.routing.suspicion`. The client's own time-out counts against no backend.
+  prove by themselves that it is the backend's. Anything else the call may have caused.
 - *The gateway's own part of a request* (a deployment's name, a path prefix, ``stream_options``) is not the
   client's fault, and neither is a reference to state that another resource holds (`fault_of`).
 - *Calls that create state* beyond a stored answer are replayed only if they were certainly not processed:
@@ -16,16 +15,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.attempt import FailureKind, Fault
 from aoai_gateway.engine.call import Call
 from aoai_gateway.engine.effects import Failed
-from aoai_gateway.routing.order import FLEX
-from aoai_gateway.wire import backend_errors
+from aoai_gateway.routing.order import FLEX, Cause, Order
+from aoai_gateway.wire import backend_errors, errors
 from aoai_gateway.wire.backend_errors import OUT_OF_CAPACITY, error_code
-from aoai_gateway.wire.errors import api_version_refused
-from aoai_gateway.wire.operation import State
+from aoai_gateway.wire.hints import retry_hint
 from aoai_gateway.wire.operations import UNKNOWN_NAME
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def is_replayed(call: Call, status: int) -> bool:
         return not call.brings_own_token
     if status not in RETRYABLE:
         return False
-    return status in OUT_OF_CAPACITY or not creates_state(call)
+    return status in OUT_OF_CAPACITY or not call.creates_state
 
 
 def fault_of(call: Call, backend: Backend, status: int, body: bytes | None) -> Fault | None:
@@ -102,7 +101,7 @@ def version_refused(call: Call, backend: Backend, status: int, body: bytes | Non
     if target.api != "classic" or not backend_errors.is_version_refused(status, body):
         return None
     certain = not target.api_version or not (has_prefix(backend) or target.ids)
-    return api_version_refused(target.api_version) if certain else None
+    return errors.api_version_refused(target.api_version) if certain else None
 
 
 def has_prefix(backend: Backend) -> bool:
@@ -144,20 +143,6 @@ def falls_back(
 
 NAME_DEPLOYMENTS = ("x-ms-spillover-deployment", "x-ms-oai-image-generation-deployment")
 """Headers with which a client names further deployments."""
-
-
-def creates_state(call: Call) -> bool:
-    """Whether a call leaves something behind at the backend that serves it, beyond a stored answer."""
-    assert call.body is not None
-    return call.target.operation.creates or call.body.background
-
-
-def keeps_state(call: Call) -> bool:
-    """Whether a call's answer names what only the resource has that gave it."""
-    assert call.body is not None
-    state = call.target.operation.state
-    # Any other chat completion has an id too, but nothing refers to it; it would only push others out.
-    return state is State.ALWAYS or (state is State.IF_STORED and call.body.store is True)
 
 
 def cause_in_call(failed: Failed) -> str:
@@ -239,3 +224,57 @@ _NO_RESOURCE = frozenset({"resourceunavailable", "nocapacity"})
 def was_not_taken(failed: Failed) -> bool:
     """Whether the backend has certainly not begun to serve the call."""
     return failed.kind in NOT_REACHED or lacks_capacity(failed) or refuses_us(failed)
+
+
+def hint_of(call: Call, failed: Failed) -> float | None:
+    """Return the seconds after which the last attempt's backend wants to be asked again, if it names them."""
+    if failed.headers is None:
+        return None
+    breaks = call.setup.config.breaks
+    if refuses_us(failed):
+        return breaks.ceiling_seconds
+    hint = retry_hint(failed.headers, failed.body, failed.now + call.unix_offset)
+    attempt = call.attempt
+    if hint and attempt is not None and attempt.spillover is not None and lacks_capacity(failed):
+        # It is the time of the standard deployment; the provisioned one drains all the while.
+        return min(hint, breaks.default_seconds)
+    return hint
+
+
+def none_left(call: Call, found: Order, standing: float, *, line_full: bool) -> GatewayError:
+    """Return the error of a call that no backend can take: why each one is out, and when one may take it.
+
+    ``standing``: the seconds for which calls like it wait at present, in a queue that does not get shorter;
+    ``line_full``: there was no place for it in the queue.
+    """
+    wait = found.soonest
+    if wait is None and call.too_small:
+        return errors.rate_limited(
+            f"The request asks for about {call.estimate:,} tokens, more than the whole limit of any "
+            f"backend. {_what_helps(call)}",
+            math.inf,
+            code="larger_than_limits",
+        )
+    wait = call.setup.config.breaks.default_seconds if wait is None else wait
+    # There may be room sooner, but the calls in the queue come first.
+    wait = max(wait, standing, call.queue_wait)
+    causes = {skip.cause for skip in found.skipped if skip.seconds is not None}
+    code = "all_backends_out"
+    if line_full:
+        code = "waiting_line_full"
+    elif call.queue_wait >= errors.SHORTEST_WAIT:
+        code = "waiting_line_timeout"
+    elif Cause.KEPT_FREE in causes:
+        code = "shed"
+    reasons = [
+        (s.backend.name, s.reason, math.inf if s.seconds is None else s.seconds) for s in found.skipped
+    ]
+    return errors.all_backends_out(call.deployment, wait, reasons, code=code, waited_seconds=call.queue_wait)
+
+
+def _what_helps(call: Call) -> str:
+    """Return how a call gets below the limits: by that of its two parts which makes it large."""
+    answer = call.completion_bound() or 0
+    if 2 * answer < call.estimate:
+        return "Send a shorter prompt."
+    return "Lower max_tokens, or the number of answers."

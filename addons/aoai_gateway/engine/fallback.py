@@ -13,7 +13,6 @@ A call never comes back to a deployment that it has left.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.engine.call import Barred, Call, FellBack, Notice
@@ -49,7 +48,7 @@ def find_ways_out(call: Call) -> None:
 
 def _bar(call: Call, other: str) -> str:
     """Say why a call may not go on to a deployment; "": it may."""
-    plan = call.setup.plans.of(call.client, other)
+    plan = call.setup.plan(call.client, other)
     terms = plan.terms
     if any(step.start == other for step in call.fell_back):
         return "left_before"
@@ -60,32 +59,19 @@ def _bar(call: Call, other: str) -> str:
     return "" if has_backends(call, plan) else NO_BACKEND
 
 
-@dataclass(slots=True)
-class _Before:
-    """What an admission changes of a call."""
-
-    fields: dict[str, Any]
-
-    CHANGED = (
-        "plan",
-        "deployment",
-        "asked",
-        "prompt",
-        "quota",
-        "reserved_tokens",
-        "stretched",
-        "edits",
-        "notices",
-        "policy",
-    )
-
-    @classmethod
-    def of(cls, call: Call) -> _Before:
-        return cls({name: getattr(call, name) for name in cls.CHANGED})
-
-    def restore(self, call: Call) -> None:
-        for name, value in self.fields.items():
-            setattr(call, name, value)
+CHANGED = (
+    "plan",
+    "deployment",
+    "asked",
+    "prompt",
+    "quota",
+    "reserved_tokens",
+    "stretched",
+    "edits",
+    "notices",
+    "policy",
+)
+"""What an admission changes of a call."""
 
 
 def fall_back(
@@ -96,12 +82,13 @@ def fall_back(
     None: it is not admitted there, and everything is as before; or it has ended, which its outcome tells.
     """
     first, other = call.deployment, call.fallbacks[refusal]
-    plan = call.setup.plans.of(call.client, other)
+    plan = call.setup.plan(call.client, other)
     pool = _pool(call, plan)
     if not pool:
         call.stay(refusal, other, NO_BACKEND)
         return None
-    before, admitted, why = _Before.of(call), None, ""
+    before: dict[str, Any] = {name: getattr(call, name) for name in CHANGED}
+    admitted, why = None, ""
     # From here on, until it is booked there: wherever this ends, the first booking is made anew.
     call.taken_back, call.reserved = call.reserved, None
     try:
@@ -115,14 +102,15 @@ def fall_back(
             why = error.code
     finally:
         if admitted is None:
-            before.restore(call)
+            for name, value in before.items():
+                setattr(call, name, value)
     if admitted is None:
         if why:
             call.stay(refusal, other, why)
         yield from book_again(call)
         return None
     call.taken_back = None
-    for name, value in before.fields["edits"].items():
+    for name, value in before["edits"].items():
         call.edit(name, min(value, call.edits.get(name, value)))
     call.fell_back += (FellBack(refusal, first, other),)
     call.note(Notice.FALLBACK, f"{refusal} {first} -> {other}")

@@ -10,25 +10,23 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from aoai_gateway.engine import media
-from aoai_gateway.engine.call import PolicyAction
+from aoai_gateway.engine.estimates import (
+    HEARD_TOKENS_PER_SECOND,
+    NO_MEDIA,
+    SAID_TOKENS_PER_SECOND,
+    SPOKEN_TOKENS_PER_CHARACTER,
+    makes_images,
+    media_asked,
+    media_given,
+)
 from aoai_gateway.quota.quotas import UNIT
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.gateway_error import GatewayError
 
 if TYPE_CHECKING:
     from aoai_gateway.config.prices import Price
     from aoai_gateway.engine.call import Call
-    from aoai_gateway.quota.quotas import Budget, Decision, Reservation
+    from aoai_gateway.quota.quotas import Budget, Reservation
     from aoai_gateway.wire.usage import Usage
-
-CODE = "budget_exceeded"
-"""That of a refusal by a budget in money."""
-
-
-def has_price(call: Call) -> bool:
-    """Whether the price of what a call asks for is known."""
-    return call.setup.config.price_of(call.deployment) is not None
 
 
 def most(call: Call, prompt_tokens: int, answer_tokens: int) -> int:
@@ -40,16 +38,16 @@ def most(call: Call, prompt_tokens: int, answer_tokens: int) -> int:
             "gateway's administrator to add one.",
             code="no_price_configured",
         )
-    wanted = media.asked(call)
-    heard = math.ceil(wanted.seconds * media.HEARD_TOKENS_PER_SECOND)
-    said = math.ceil(wanted.seconds * media.SAID_TOKENS_PER_SECOND)
-    spoken = wanted.characters * media.SPOKEN_TOKENS_PER_CHARACTER
+    wanted = media_asked(call)
+    heard = math.ceil(wanted.seconds * HEARD_TOKENS_PER_SECOND)
+    said = math.ceil(wanted.seconds * SAID_TOKENS_PER_SECOND)
+    spoken = wanted.characters * SPOKEN_TOKENS_PER_CHARACTER
     cost = price.cost(
         prompt_tokens + heard,
         max(answer_tokens, said) + spoken,
         input_audio_tokens=heard,
         output_audio_tokens=spoken,
-        output_image_tokens=answer_tokens if media.makes_images(call) else 0,
+        output_image_tokens=answer_tokens if makes_images(call) else 0,
         images=wanted.images,
         seconds=wanted.seconds,
         characters=wanted.characters,
@@ -77,13 +75,15 @@ def spent(call: Call, prompt_tokens: int, answer_tokens: int) -> int:
 
 def cost(call: Call, price: Price, prompt_tokens: int, answer_tokens: int) -> float:
     """Return what a served call has cost; ``prompt_tokens`` and ``answer_tokens`` count without usage."""
-    got, tier, usage = media.given(call), call.priced_tier, call.usage
+    got, usage = media_given(call), call.usage
+    # Until the answer tells which tier has served it, the one that was asked for counts.
+    tier = call.requested_tier if call.service_tier in (None, "auto") else call.service_tier
     units = 0.0
-    if got is not media.NONE:
+    if got is not NO_MEDIA:
         units = price.cost(0, 0, images=got.images, seconds=got.seconds, characters=got.characters, tier=tier)
     if usage is None:
         return units + price.cost(prompt_tokens, answer_tokens, tier=tier)
-    if media.makes_images(call) and not usage.output_image_tokens:
+    if makes_images(call) and not usage.output_image_tokens:
         usage = replace(usage, output_image_tokens=usage.output_tokens)
     if got.characters and not usage.output_audio_tokens:
         usage = replace(usage, output_audio_tokens=usage.output_tokens)
@@ -113,33 +113,3 @@ def usage_cost(price: Price, usage: Usage, tier: str | None) -> float:
         output_image_tokens=usage.output_image_tokens,
         tier=tier,
     )
-
-
-def refused_by(decision: Decision, most: int, *, dry_run: bool) -> PolicyAction:
-    """Return the refusal by a budget as data, in the currency of ``prices``."""
-    standing = decision.refused_by
-    assert standing is not None
-    return PolicyAction(
-        "quota",
-        standing.kind.value.replace("tokens", "cost"),
-        most / UNIT,
-        standing.remaining / UNIT,
-        dry_run,
-        limit=standing.limit / UNIT,
-        seconds=decision.retry_after if math.isfinite(decision.retry_after) else None,
-    )
-
-
-def refusal(decision: Decision) -> GatewayError:
-    """Make the answer to a call that a budget does not cover."""
-    standing = decision.refused_by
-    assert standing is not None
-    period = "day" if standing.kind.value.endswith("day") else "month"
-    left = standing.remaining / UNIT
-    text = f"Your budget of {standing.limit / UNIT:,.2f} per {period} is used up."
-    if left:
-        text = (
-            f"Your budget of {standing.limit / UNIT:,.2f} per {period} has {left:,.4f} left, and the call "
-            "may cost more. Lower its max_tokens, or wait."
-        )
-    return errors.rate_limited(text, decision.retry_after, code=CODE)

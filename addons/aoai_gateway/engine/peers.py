@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.replicated_state import ReplicatedState
     from aoai_gateway.routing.backends import Backend
     from aoai_gateway.routing.breaker import Scope
-    from aoai_gateway.routing.liveness import Liveness
+    from aoai_gateway.routing.responsiveness import Liveness
 
 LIVE_SECONDS = 1.0
 """A record that is younger happened now; windows need not be kept to the millisecond."""
@@ -57,7 +57,7 @@ class Peers:
         """The ids of each peer's calls."""
 
     def apply(self, peer: str, records: Iterable[Record], shift: float, now: float) -> list[Exception]:
-        """Apply a peer's records, in their order.
+        """Apply a peer's records, in their order: each kind has a method, ``_on_{kind}``.
 
         ``shift``: what is to be added to a time of the peer's clock to make it one of this process's. What
         makes no sense here (its configuration may be another one) is passed over. So is what cannot be
@@ -68,9 +68,9 @@ class Peers:
             for record in records:
                 try:
                     kind, *values = record
-                    applied = _APPLIED.get(kind)
+                    applied = getattr(self, f"_on_{kind}".replace(" ", "_"), None)
                     if applied is not None:
-                        applied(self, _Origin(peer, shift, now), *values)
+                        applied(_Origin(peer, shift, now), *values)
                 except Exception as error:
                     failed.append(error)
         return failed
@@ -87,12 +87,12 @@ class Peers:
         """The peers that have calls here."""
         return tuple(self._calls)
 
-    def _lost(self, origin: _Origin) -> None:
+    def _on_lost(self, origin: _Origin) -> None:
         self.forget(origin.peer, origin.now)
 
     # --- calls -----------------------------------------------------------------------------------------
 
-    def _call(self, origin: _Origin, *values: Any) -> None:
+    def _on_call(self, origin: _Origin, *values: Any) -> None:
         told, setup = CallRecord(*values), self._setup()
         if setup is None:
             return
@@ -122,7 +122,7 @@ class Peers:
         self._calls.setdefault(origin.peer, set()).add(told.call_id)
         self._scheduler.meet(request, origin.when(told.at))
 
-    def _joined(
+    def _on_joined(
         self,
         origin: _Origin,
         call_id: str,
@@ -135,44 +135,44 @@ class Peers:
             request.too_small = {BackendKey(*each) for each in too_small}
             self._scheduler.joined_elsewhere(request, minimum_shares, origin.now)
 
-    def _left(self, origin: _Origin, call_id: str) -> None:
+    def _on_left(self, origin: _Origin, call_id: str) -> None:
         if (request := self._scheduler.elsewhere.get(call_id)) is not None:
             self._scheduler.take_back(request, origin.now)
             Scheduler.leave(self._scheduler, request)
 
-    def _begun(self, origin: _Origin, at: float, call_id: str, key: list[str], tokens: int) -> None:
+    def _on_begun(self, origin: _Origin, at: float, call_id: str, key: list[str], tokens: int) -> None:
         request = self._scheduler.elsewhere.get(call_id)
         backend = None if request is None else _backend(request, key)
         if request is not None and backend is not None:
             self._scheduler.begun_elsewhere(request, backend, tokens, origin.when(at))
 
-    def _undone(self, origin: _Origin, at: float, call_id: str) -> None:
+    def _on_undone(self, origin: _Origin, at: float, call_id: str) -> None:
         if (request := self._scheduler.elsewhere.get(call_id)) is not None:
             Scheduler.release(self._scheduler, request, origin.when(at))
 
-    def _answered(self, origin: _Origin, at: float, call_id: str, sent: float, limits: list[Any]) -> None:
+    def _on_answered(self, origin: _Origin, at: float, call_id: str, sent: float, limits: list[Any]) -> None:
         if (request := self._scheduler.elsewhere.get(call_id)) is not None:
             known = RateLimits(*limits)
             self._scheduler.answered_elsewhere(request, known, origin.when(at), sent + origin.shift)
 
-    def _refused(
+    def _on_refused(
         self, origin: _Origin, at: float, call_id: str, limits: list[Any], retry_after: float | None
     ) -> None:
         if (request := self._scheduler.elsewhere.get(call_id)) is not None:
             Scheduler.refused(self._scheduler, request, RateLimits(*limits), retry_after, origin.when(at))
 
-    def _ended(self, origin: _Origin, at: float, call_id: str, used_tokens: int | None) -> None:
+    def _on_ended(self, origin: _Origin, at: float, call_id: str, used_tokens: int | None) -> None:
         if (request := self._scheduler.elsewhere.get(call_id)) is not None:
             Scheduler.ended(self._scheduler, request, used_tokens, origin.when(at))
 
-    def _over(self, origin: _Origin, at: float, call_id: str) -> None:
+    def _on_over(self, origin: _Origin, at: float, call_id: str) -> None:
         self._calls.get(origin.peer, set()).discard(call_id)
         if (request := self._scheduler.elsewhere.get(call_id)) is not None:
             self._scheduler.over_elsewhere(request, origin.when(at))
 
     # --- backends --------------------------------------------------------------------------------------
 
-    def _break(
+    def _on_break(
         self,
         origin: _Origin,
         scope: list[Any],
@@ -189,7 +189,7 @@ class Peers:
             brk = Break(*times, reason, call_id, cls, only, refuses_us=refuses_us)
             self._scheduler.breaks.open(_scope(scope), brk)
 
-    def _failed(
+    def _on_failed(
         self,
         origin: _Origin,
         scope: list[Any],
@@ -207,13 +207,13 @@ class Peers:
             failed = FailedCall(_scope(scope), at + origin.shift, hint, told, call_id, lacks_room, refuses_us)
             self._scheduler.breaks.open_for(failed, lengths)
 
-    def _withdrawn(self, origin: _Origin, scope: list[Any], call_id: str) -> None:
+    def _on_withdrawn(self, origin: _Origin, scope: list[Any], call_id: str) -> None:
         self._scheduler.breaks.withdraw(_scope(scope), call_id)
 
-    def _closed(self, origin: _Origin, scope: list[Any]) -> None:
+    def _on_closed(self, origin: _Origin, scope: list[Any]) -> None:
         self._scheduler.breaks.close(_scope(scope))
 
-    def _witness(
+    def _on_witness(
         self,
         origin: _Origin,
         scope: list[Any],
@@ -227,16 +227,16 @@ class Peers:
         witness = Witness(call_id, client, bytes.fromhex(content), at + origin.shift, proof)
         self._scheduler.suspicions.hear(_scope(scope), way, witness)
 
-    def _no_witness(self, origin: _Origin, call_id: str) -> None:
+    def _on_no_witness(self, origin: _Origin, call_id: str) -> None:
         self._scheduler.suspicions.withdraw(call_id)
 
-    def _sent(
+    def _on_sent(
         self, origin: _Origin, key: list[str], deployment: str, at: float, call_id: str, within: float | None
     ) -> None:
         if call_id in self._scheduler.elsewhere and (found := self._liveness(key, deployment)) is not None:
             found.sent(call_id, origin.when(at), within)
 
-    def _heard(self, origin: _Origin, key: list[str], deployment: str, at: float) -> None:
+    def _on_heard(self, origin: _Origin, key: list[str], deployment: str, at: float) -> None:
         if (found := self._liveness(key, deployment)) is not None and at + origin.shift > found.heard:
             found.hear(origin.when(at))
 
@@ -248,13 +248,13 @@ class Peers:
 
     # --- clients ---------------------------------------------------------------------------------------
 
-    def _hung_up(self, origin: _Origin, client: str, cls: str, streaming: bool, waited: float) -> None:
+    def _on_hung_up(self, origin: _Origin, client: str, cls: str, streaming: bool, waited: float) -> None:
         self._shared.patience.hung_up(client, cls, streaming, waited)
 
-    def _home(self, origin: _Origin, digest: str, endpoint: str, at: float) -> None:
+    def _on_home(self, origin: _Origin, digest: str, endpoint: str, at: float) -> None:
         self._shared.affinity.take_in((bytes.fromhex(digest), endpoint, at + origin.shift))
 
-    def _work(
+    def _on_work(
         self,
         origin: _Origin,
         client: str,
@@ -269,7 +269,7 @@ class Peers:
             work = Unfinished(call_id, deployment, since + origin.shift, prompt, is_charged)
             self._shared.unfinished.begin(client, name, work)
 
-    def _work_ended(self, origin: _Origin, client: str, name: str, tokens: int, cost: int | None) -> None:
+    def _on_work_ended(self, origin: _Origin, client: str, name: str, tokens: int, cost: int | None) -> None:
         work = self._shared.unfinished.end(client, name)
         if work is not None:
             self._shared.unfinished.charge(client, name, work, tokens, cost)
@@ -298,30 +298,3 @@ def _scope(scope: list[Any]) -> Scope:
 
 def _backend(request: RoutingRequest, key: list[str]) -> Backend | None:
     return next((backend for backend in request.pool if backend.key == BackendKey(*key)), None)
-
-
-_APPLIED: dict[str, Callable[..., None]] = {
-    "lost": Peers._lost,
-    "call": Peers._call,
-    "joined": Peers._joined,
-    "left": Peers._left,
-    "begun": Peers._begun,
-    "undone": Peers._undone,
-    "answered": Peers._answered,
-    "refused": Peers._refused,
-    "ended": Peers._ended,
-    "over": Peers._over,
-    "break": Peers._break,
-    "failed": Peers._failed,
-    "withdrawn": Peers._withdrawn,
-    "closed": Peers._closed,
-    "witness": Peers._witness,
-    "no witness": Peers._no_witness,
-    "sent": Peers._sent,
-    "heard": Peers._heard,
-    "hung up": Peers._hung_up,
-    "home": Peers._home,
-    "work": Peers._work,
-    "work ended": Peers._work_ended,
-}
-"""The function that applies each kind of record."""

@@ -10,9 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aoai_gateway.bounded import Bounded
 from aoai_gateway.config.fallbacks import fallbacks_of
-from aoai_gateway.quota.effective_policy import LONGEST_KEPT, MOST_KEPT, effective_policy
+from aoai_gateway.quota.effective_policy import effective_policy
 from aoai_gateway.quota.request_limits import NO_LIMITS
 from aoai_gateway.wire.backend_errors import Refusal
 
@@ -58,49 +57,30 @@ class Plan:
     """Whether a backend of the pool takes only a part of the calls that are no streams."""
 
 
-class Plans:
-    """The plans of one configuration, made when they are first needed."""
-
-    def __init__(self, config: Config, table: RoutingTable) -> None:
-        self._config = config
-        self._table = table
-        # Where every deployment is known, and in how they spell one, clients make up the names.
-        self._kept: Bounded[tuple[str, str], Plan] = Bounded(MOST_KEPT)
-
-    def of(self, client: Client, deployment: str) -> Plan:
-        """Return the plan of a client's calls for a deployment, as they spell it."""
-        key = (client.name, deployment)
-        plan = self._kept.get(key)
-        if plan is None:
-            plan = self._made(client, self._config.spelled(deployment))
-            if len(deployment) <= LONGEST_KEPT:
-                self._kept.put(key, plan)
-        return plan
-
-    def _made(self, client: Client, deployment: str) -> Plan:
-        config = self._config
-        terms = effective_policy(config, client, deployment)
-        found = self._table.pool(deployment) if deployment else self._table.endpoints
-        serving = found or ()
-        pool = tuple(backend for backend in serving if terms.allows_endpoint(backend.endpoint.name))
-        limits = [backend.declared.tokens_per_minute for backend in pool]
-        written = fallbacks_of(config, deployment)
-        return Plan(
-            deployment=deployment,
-            is_known=found is not None,
-            terms=terms,
-            is_free=not terms.has_quotas
-            and terms.has_limit_here
-            and terms.request_limits is NO_LIMITS
-            and client.user_from is None,
-            pool=serving if len(pool) == len(serving) else pool,
-            is_barred=bool(serving) and not pool,
-            cls=config.priority_class(client.priority),
-            has_classes=bool(config.priorities),
-            weight=client.weight or 1.0,
-            queue_name=deployment if deployment in config.virtual_deployments else "",
-            strategy=config.strategy_of(deployment),
-            fallbacks={Refusal(cause): other for cause, other in written.items()},
-            smallest_limit=min((limit for limit in limits if limit is not None), default=math.inf),
-            leaves_to_streams=any(backend.non_streaming_fraction < 1 for backend in pool),
-        )
+def make_plan(config: Config, table: RoutingTable, client: Client, deployment: str) -> Plan:
+    """Return the plan of a client's calls for a deployment, as the configuration spells it."""
+    terms = effective_policy(config, client, deployment)
+    found = table.pool(deployment) if deployment else table.endpoints
+    serving = found or ()
+    pool = tuple(backend for backend in serving if terms.allows_endpoint(backend.endpoint.name))
+    limits = [backend.declared.tokens_per_minute for backend in pool]
+    written = fallbacks_of(config, deployment)
+    return Plan(
+        deployment=deployment,
+        is_known=found is not None,
+        terms=terms,
+        is_free=not terms.has_quotas
+        and terms.has_limit_here
+        and terms.request_limits is NO_LIMITS
+        and client.user_from is None,
+        pool=serving if len(pool) == len(serving) else pool,
+        is_barred=bool(serving) and not pool,
+        cls=config.priority_class(client.priority),
+        has_classes=bool(config.priorities),
+        weight=client.weight or 1.0,
+        queue_name=deployment if deployment in config.virtual_deployments else "",
+        strategy=config.strategy_of(deployment),
+        fallbacks={Refusal(cause): other for cause, other in written.items()},
+        smallest_limit=min((limit for limit in limits if limit is not None), default=math.inf),
+        leaves_to_streams=any(backend.non_streaming_fraction < 1 for backend in pool),
+    )

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine.estimates import DEFAULT_COMPLETION
-from aoai_gateway.engine.timeouts import answers, completion_bound
 from aoai_gateway.routing.order import RoutingRequest, able, draw_lots, draw_takers
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.credential_errors import unauthorized
 from aoai_gateway.wire.gateway_error import GatewayError
+from aoai_gateway.wire.operation import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aoai_gateway.engine.call import Call
+    from aoai_gateway.engine.effects import Ended
     from aoai_gateway.engine.plan import Plan
     from aoai_gateway.routing.affinity import Affinity
     from aoai_gateway.routing.backends import Pool
@@ -107,37 +108,55 @@ def routing_request_of(
         weight=plan.weight,
         strategy=plan.strategy,
         home=_home(call, pool, now, affinity) if _refers(call) else None,
-        higher=config.classes_above(call.cls.rank),
+        higher=config.classes_above[call.cls.rank],
         limited=plan.has_classes,
         too_small=call.too_small,
     )
     if plan.leaves_to_streams and not call.body.stream:
         # Among those that can serve it at all: by chance alone, no call is left without a backend.
-        request.takes = draw_takers(able(request), call.body.stream, draw)
+        request.takes = draw_takers(able(request), draw)
     if plan.strategy == "weighted":
         request.lots = draw_lots(pool, draw)
     return request
 
 
-def session_of(call: Call) -> str | None:
+def _session_of(call: Call) -> str | None:
     """Name the conversation, if the client does: agents send a key for the prompt cache, or a header."""
     assert call.body is not None
     session = call.body.prompt_cache_key or call.headers.get("session-id")
     return f"session {call.client.name}: {session}" if session else None
 
 
-def desk_of(call: Call) -> str | None:
+def _desk_of(call: Call) -> str | None:
     """Name the place where a client makes assistants and threads: a run needs both, at one resource."""
     if call.target.operation.name in TOGETHER:
         return f"assistants and threads of {call.client.name}"
     return None
 
 
+def keeps_state(call: Call) -> bool:
+    """Whether a call's answer names what only the resource has that gave it."""
+    assert call.body is not None
+    state = call.target.operation.state
+    # Any other chat completion has an id too, but nothing refers to it; it would only push others out.
+    return state is State.ALWAYS or (state is State.IF_STORED and call.body.store is True)
+
+
+def learn_home(affinity: Affinity, call: Call, endpoint: str, end: Ended) -> None:
+    """Note which endpoint holds what an answer names."""
+    assert call.body is not None
+    # What its call refers to could be resolved there, too.
+    keys = (call.response_id, _session_of(call), _desk_of(call), *end.made, *call.body.references)
+    for key in keys:
+        if key is not None:
+            affinity.remember(key, endpoint, end.now)
+
+
 def _tokens(call: Call) -> int:
     """Return what a limiter will count for the call."""
     assert call.body is not None
-    bound = completion_bound(call)
-    completion = UNBOUNDED_COMPLETION * answers(call) if bound is None else bound
+    bound = call.completion_bound()
+    completion = UNBOUNDED_COMPLETION * call.answers() if bound is None else bound
     if not call.target.operation.reserves:
         completion = min(completion, DEFAULT_COMPLETION)
     prompt = call.body.text_size // CHARACTERS_PER_TOKEN if call.prompt is None else call.prompt.tokens
@@ -166,9 +185,9 @@ def _home(call: Call, pool: Pool, now: float, affinity: Affinity) -> str | None:
         home = next((each for each in homes if each is not None), None)
     if home is None and body.previous_response_id is None and body.has_encrypted_reasoning:
         # Only the resource that encrypted it can read it.
-        session = session_of(call)
+        session = _session_of(call)
         home = affinity.home(session, now) if session is not None else None
-    if home is None and (desk := desk_of(call)) is not None:
+    if home is None and (desk := _desk_of(call)) is not None:
         home = affinity.home(desk, now)
     if home is None or any(backend.endpoint.name == home for backend in pool):
         return home

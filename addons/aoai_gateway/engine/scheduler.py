@@ -25,12 +25,11 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.routing.breaker import Breaks
 from aoai_gateway.routing.capacity import Capacities
-from aoai_gateway.routing.client_shares import ClientShares
-from aoai_gateway.routing.demand import Demands
-from aoai_gateway.routing.liveness import Liveness
+from aoai_gateway.routing.demand import ClientShares, Demands
 from aoai_gateway.routing.order import Order, RoutingRequest, is_large, opens, order
 from aoai_gateway.routing.places import Ticket
 from aoai_gateway.routing.queue import WaitingQueue
+from aoai_gateway.routing.responsiveness import Liveness
 from aoai_gateway.routing.suspicion import Suspicions
 from aoai_gateway.wire.hints import TOKEN_WINDOW_SECONDS, own_rate_limits
 
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping
 
     from aoai_gateway.routing.backends import Backend, BackendKey, Pool
-    from aoai_gateway.routing.half_open import Scope
+    from aoai_gateway.routing.recovery import Scope
     from aoai_gateway.wire.hints import Headers, RateLimits
 
 
@@ -143,8 +142,9 @@ class Scheduler:
         request.capacity = self.capacities.of(backend, request.deployment)
         request.capacity.begin(request.call_id, request.tokens, now)
         request.backend, request.given = backend, now
-        if request.limited:
-            self.client_shares.given(request.cls.name, request.client, request.weight, request.tokens, now)
+        if not request.limited:
+            return  # nothing waits, so nothing is to be shared out
+        self.client_shares.given(request.cls.name, request.client, request.weight, request.tokens, now)
         if request.call_id not in self._in_flight:
             queue = self._in_flight[request.call_id] = self._queue(request)
             queue.tickets.began(request.client)
@@ -155,11 +155,12 @@ class Scheduler:
         request.backend = request.capacity = None
         if backend is not None and capacity is not None:
             capacity.undo(request.call_id, now)
-            self._give_back(request, request.tokens)
+            if request.limited:
+                self._give_back(request, request.tokens)
             self.breaks.probe_ended(backend, request.cls.name, request.call_id)
 
     def _give_back(self, request: RoutingRequest, tokens: int) -> None:
-        if tokens > 0 and request.limited:
+        if tokens > 0:
             self.client_shares.give_back(request.cls.name, request.client, tokens, request.given)
 
     def is_free(self, request: RoutingRequest) -> bool:
@@ -379,7 +380,7 @@ class Scheduler:
         request.backend = request.capacity = None
         if backend is not None and capacity is not None:
             capacity.end(request.call_id, used_tokens, now, grows=request.grows)
-            if used_tokens is not None:
+            if used_tokens is not None and request.limited:
                 self._give_back(request, request.tokens - used_tokens)
             if capacity.frees_early(now):
                 self.breaks.half_open(backend.key)

@@ -13,11 +13,12 @@ with the usage that was reported until then; without any, the booking counts.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine import money
-from aoai_gateway.engine.admission import Admission, Booking
-from aoai_gateway.engine.effects import Cancel, Result, Settle
+from aoai_gateway.engine.admission import note_refused, refusal, refused_by, without
+from aoai_gateway.engine.effects import Cancel, Reserve, Reserved, Result, Settle
 from aoai_gateway.engine.estimates import DEFAULT_COMPLETION
 from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.session_messages import CREATE
@@ -25,6 +26,7 @@ from aoai_gateway.wire.session_messages import CREATE
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from aoai_gateway.engine.admission import Admission
     from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.effects import EffectGenerator
     from aoai_gateway.quota.quotas import Reservation
@@ -45,9 +47,9 @@ class SessionQuota:
         self._call = call
         self._capacity = capacity
         """That of the backend, which learns of each response."""
-        self._asked: deque[Booking] = deque()
+        self._asked: deque[Reservation | None] = deque()
         """The bookings of responses that the client has asked for, and that have not begun."""
-        self._running: OrderedDict[str, Booking] = OrderedDict()
+        self._running: OrderedDict[str, Reservation | None] = OrderedDict()
         """The bookings of responses that have begun, by the responses' ids."""
         self.booked = 0
         """How many responses were booked, or tried to be."""
@@ -57,7 +59,7 @@ class SessionQuota:
         """Tokens that were taken without a booking …"""
         self._unpaid: Usage | None = None
         """… and the usage that no booking has paid for in money."""
-        self._whole: Booking | None = None
+        self._whole: Reservation | None = None
         """That of a session without responses."""
         self.bound: int | None = None
         """The tokens of one response, as far as the session's settings bound them."""
@@ -82,10 +84,10 @@ class SessionQuota:
         call = self._call
         reservation, call.reserved = call.reserved, None
         if asked and call.target.operation.opened_by != CREATE:
-            self._whole = Booking(reservation)
+            self._whole = reservation
             return
         if asked:
-            self._asked.append(Booking(reservation))
+            self._asked.append(reservation)
             self._last = call.prompt.tokens if call.prompt is not None else 0
             return
         if reservation is None:
@@ -118,7 +120,7 @@ class SessionQuota:
             found = yield from self._book(None, now)
             if isinstance(found, GatewayError):
                 # It runs all the same until it is cancelled, and takes what it takes.
-                self._running[response] = Booking()
+                self._running[response] = None
                 return found
             booking = found
         self._running[response] = booking
@@ -145,7 +147,7 @@ class SessionQuota:
         self._capacity.end(self._name(response or ""), usage.total_tokens if usage else None, now)
         if usage is not None and usage.total_tokens:
             self._last = usage.total_tokens
-        yield from self._settle(self._running.pop(response or "", Booking()), usage)
+        yield from self._settle(self._running.pop(response or "", None), usage)
 
     def report(self, usage: Usage) -> None:
         """Count what was not announced: the transcription of what was said. It is settled with a response."""
@@ -156,7 +158,7 @@ class SessionQuota:
     def refused(self) -> Closings:
         """Give back the booking of a response that was asked for and that the server does not begin."""
         if self._asked:
-            reservation = self._asked.popleft().reservation
+            reservation = self._asked.popleft()
             if reservation is not None:
                 yield Cancel(reservation)
 
@@ -165,7 +167,7 @@ class SessionQuota:
         yield from self.close(now)
         if self._owed or self._unpaid is not None:
             found = yield from self._book_tokens(0, 0, now)
-            if isinstance(found, Booking):
+            if not isinstance(found, GatewayError):
                 yield from self._settle(found, None, took=0)
 
     def close(self, now: float) -> Closings:
@@ -178,17 +180,39 @@ class SessionQuota:
         if whole is not None:
             yield from self._settle(whole, None, took=0 if self._unpaid is not None else None)
 
-    def _book(self, bound: int | None, now: float) -> EffectGenerator[Booking | GatewayError]:
+    def _book(self, bound: int | None, now: float) -> EffectGenerator[Reservation | GatewayError | None]:
         return (yield from self._book_tokens(self._last, bound or self.bound or DEFAULT_COMPLETION, now))
 
-    def _book_tokens(self, prompt: int, answer: int, now: float) -> EffectGenerator[Booking | GatewayError]:
-        self.booked += 1
-        try:
-            return (yield from self._admission.book_response(self._call, self.booked, prompt, answer, now))
-        except GatewayError as error:
-            return error
+    def _book_tokens(
+        self, prompt: int, answer: int, now: float
+    ) -> EffectGenerator[Reservation | GatewayError | None]:
+        """Book what the next response may take. Returns the booking, the refusal, or None without a quota.
 
-    def _settle(self, booking: Booking, usage: Usage | None, *, took: int | None = None) -> Closings:
+        ``prompt``, ``answer``: its tokens, at most as far as that is known.
+        """
+        self.booked += 1
+        call, terms = self._call, self._call.plan.terms
+        whole = self._admission.reservation(call, terms, prompt + answer, now)
+        whole = replace(whole, id=f"{call.id}/response {self.booked}", requests=0)
+        if terms.budget is not None and call.setup.config.price_of(call.deployment) is not None:
+            whole = money.priced(call, whole, terms.budget, prompt, answer)
+        over: set[str | None] = set()
+        while True:
+            reservation = without(whole, over) if over else whole
+            if not reservation.quotas:
+                return None
+            result = yield Reserve(reservation)
+            assert isinstance(result, Reserved)
+            if result.decision.admitted:
+                return reservation
+            note_refused(call, refused_by(reservation, result.decision, dry_run=terms.dry_run))
+            if not terms.dry_run or result.decision.refused_by is None:
+                return refusal(call, reservation, result.decision)
+            over.add(result.decision.refused_by.deployment)
+
+    def _settle(
+        self, reservation: Reservation | None, usage: Usage | None, *, took: int | None = None
+    ) -> Closings:
         """Settle a booking with its usage; without, with what it ``took``, or with all of it.
 
         What was taken without a booking is settled with it.
@@ -197,7 +221,7 @@ class SessionQuota:
         if usage is not None:
             self._add(usage)
             took = usage.total_tokens
-        reservation, tokens = booking.reservation, 0
+        tokens = 0
         if reservation is None or not reservation.counts_tokens:
             self._owed += took or 0
         else:

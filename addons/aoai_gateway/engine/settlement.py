@@ -142,7 +142,7 @@ class Settlement:
         reservation, call.reserved = call.reserved, None
         looked = None
         if call.response_id is not None:
-            if self._keep_open(call, call.response_id, reservation):
+            if _goes_on(call) and self._keep_open(call, call.response_id, reservation):
                 return
             looked = self._look_at_end(call, call.response_id)
         if call.usage is None and (uncounted := self.uncounted(call)) is not None:
@@ -157,8 +157,8 @@ class Settlement:
             call.charged_tokens = looked
 
     def _keep_open(self, call: Call, name: str, reservation: Reservation | None) -> bool:
-        """Leave a booking as it is whose call's work goes on. False if it does not."""
-        if not _goes_on(call) or self._unfinished.goes_on(call.client.name, name):
+        """Leave a booking as it is whose call's work goes on. False if that is known already."""
+        if self._unfinished.goes_on(call.client.name, name):
             return False
         call.goes_on, call.usage = True, None
         prompt = self._estimates.prompt_tokens(call)

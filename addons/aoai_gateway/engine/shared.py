@@ -9,16 +9,15 @@ from aoai_gateway.bounded import Bounded, Recent
 from aoai_gateway.engine.scheduler import Scheduler
 from aoai_gateway.engine.settlement import UnfinishedWork
 from aoai_gateway.routing.affinity import Affinity
-from aoai_gateway.routing.answer_lengths import AnswerLengths
 from aoai_gateway.routing.capacity import MOST_BACKENDS
-from aoai_gateway.routing.patience import Patience
+from aoai_gateway.routing.client_habits import AnswerLengths, Patience
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from random import Random
 
     from aoai_gateway.routing.backends import BackendKey
-    from aoai_gateway.routing.speed import Speed
+    from aoai_gateway.routing.responsiveness import Speed
 
 MOST_WITHOUT_USAGE = 1_000
 

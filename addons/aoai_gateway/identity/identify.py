@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from aoai_gateway.config.clients import digest_of
 from aoai_gateway.wire.credential_errors import invalid_token, token_refused, unauthorized
 from aoai_gateway.wire.masking import KnownSecrets
 from aoai_gateway.wire.secrets import Credential
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from mitmproxy.certs import Cert
 
-    from aoai_gateway.config.client_credentials import CertificateNames
+    from aoai_gateway.config.clients import CertificateNames
     from aoai_gateway.config.models import Client, Config
     from aoai_gateway.identity.verifier import TokenVerifier, Verified
     from aoai_gateway.wire.secrets import Grant
@@ -74,7 +75,7 @@ def with_grant(config: Config, grant: Grant, secret: str) -> Identified:
 
 
 def _with_key(config: Config, key: str, now: float) -> Identified:
-    found = config.known_key(key)
+    found = config.known_keys.get(digest_of(key))
     if found is None:
         raise unauthorized()
     if found.not_after is not None and now >= found.not_after:

@@ -19,9 +19,8 @@ from mitmproxy.log import ALERT
 from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.inspect import compare, picked_views, snippets
-from aoai_gateway.inspect.call_code import written
-from aoai_gateway.inspect.client_replay import play
-from aoai_gateway.inspect.replays import aimed, places
+from aoai_gateway.inspect.client_replay import aimed, places, play
+from aoai_gateway.inspect.picked_views import written
 from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.runtime.mitmproxy_host import command, is_unset
 from aoai_gateway.wire.gateway_error import GatewayError

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import textwrap
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from mitmproxy import ctx, exceptions, flow, http
+from mitmproxy import contentviews, ctx, exceptions, flow, http
 from mitmproxy.hooks import UpdateHook
 from mitmproxy.proxy.layers.http import (
     HttpRequestHeadersHook,
@@ -24,16 +27,17 @@ from mitmproxy.proxy.layers.http import (
 from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.inspect.annotate import COMPARED
-from aoai_gateway.inspect.answers import said_in
 from aoai_gateway.inspect.asked import last_words
-from aoai_gateway.inspect.client_replay import play
-from aoai_gateway.inspect.comparison import Entry, side_by_side
-from aoai_gateway.inspect.replays import aimed, as_call, deployment_of
+from aoai_gateway.inspect.client_replay import aimed, as_call, deployment_of, play
+from aoai_gateway.inspect.said import Said, said, unread
+from aoai_gateway.inspect.views.contentviews import facts_of
+from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.wire.content_coding import readable
+from aoai_gateway.wire.printing import cut, width_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from mitmproxy.proxy.commands import StartHook
 
@@ -143,30 +147,35 @@ class Comparison:
         return side_by_side([self._entry(title, copy) for title, copy in self._entries])
 
     def _entry(self, title: str, copy: http.HTTPFlow) -> Entry:
-        said, response = said_in(copy), copy.response
-        deployment = _name(copy.metadata, "gateway_deployment")
-        price = self._setup.config.price_of(deployment, said.model or None)
-        usage = said.usage
-        taken, given = (
-            _number(copy.metadata, "gateway_tokens_in"),
-            _number(copy.metadata, "gateway_tokens_out"),
-        )
+        found, response = said_in(copy), copy.response
+        facts, usage = Facts(metadata=copy.metadata), found.usage
+        price = self._setup.config.price_of(facts.name("gateway_deployment"), found.model or None)
+        taken, given = facts.number("gateway_tokens_in"), facts.number("gateway_tokens_out")
         return Entry(
             title=title,
-            text=said.text,
+            text=found.text,
             status=response.status_code if response is not None else None,
             error="" if response is not None else "no answer",
-            backend=_name(copy.metadata, "gateway_backend"),
-            attempts=_number(copy.metadata, "gateway_attempts"),
-            first_content_ms=_number(copy.metadata, "gateway_first_content_ms"),
-            duration_ms=_number(copy.metadata, "gateway_duration_ms"),
+            backend=facts.name("gateway_backend"),
+            attempts=facts.number("gateway_attempts"),
+            first_content_ms=facts.number("gateway_first_content_ms"),
+            duration_ms=facts.number("gateway_duration_ms"),
             input_tokens=taken,
             output_tokens=given,
-            cost=price.cost(taken, given or 0, usage.cached_tokens if usage else 0)
+            cost=price.cost(int(taken), int(given or 0), usage.cached_tokens if usage else 0)
             if price is not None and taken is not None
             else None,
             asked=_asked(copy.request) if self._several else "",
         )
+
+
+def said_in(flow: http.HTTPFlow) -> Said:
+    """Read the answer of a flow; no content of it raises an exception."""
+    response = flow.response
+    if response is None or response.raw_content is None:
+        return unread(flow)
+    data = readable(response.raw_content, response.headers.get("content-encoding"))
+    return said(data, facts_of(contentviews.make_metadata(response, flow)))
 
 
 def _asked(request: http.Request) -> str:
@@ -178,11 +187,143 @@ def _asked(request: http.Request) -> str:
     return last_words(body) if isinstance(body, Mapping) else ""
 
 
-def _name(metadata: Mapping[Any, Any], key: str) -> str:
-    value = metadata.get(key)
-    return value if isinstance(value, str) else ""
+WIDTH = 74
+"""Columns of the whole text: what fits beside mitmweb's flow list in a window of 1,280 pixels."""
+
+NARROWEST = 32
+"""Columns that an answer needs to be read beside others."""
+
+LONGEST_TEXT = 100_000
+"""Characters of an answer that are laid out; the answer's own flow has all of it."""
+
+MOST_COLUMNS = 4
+"""Answers whose figures stand beside each other; of more, some are below."""
+
+GAP = " │ "
 
 
-def _number(metadata: Mapping[Any, Any], key: str) -> int | None:
-    value = metadata.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One answer, as far as it is known. Times are in milliseconds, ``cost`` in the currency of `prices`."""
+
+    title: str
+    """Its name among the others: the deployment, the backend, or the number of the edit."""
+    text: str = ""
+    status: int | None = None
+    error: str = ""
+    backend: str = ""
+    attempts: float | None = None
+    first_content_ms: float | None = None
+    duration_ms: float | None = None
+    input_tokens: float | None = None
+    output_tokens: float | None = None
+    cost: float | None = None
+    asked: str = ""
+    """The end of the prompt, where the prompts differ."""
+
+
+def side_by_side(entries: Sequence[Entry]) -> str:
+    """Lay entries out; "" for none."""
+    if not entries:
+        return ""
+    places = range(0, len(entries), MOST_COLUMNS)
+    tables = (_table(entries[place : place + MOST_COLUMNS]) for place in places)
+    return "\n\n".join(tables) + "\n\n" + "\n".join(_texts(entries)) + "\n"
+
+
+def _table(entries: Sequence[Entry]) -> str:
+    columns = len(entries)
+    share = (WIDTH - 14 - len(GAP) * (columns - 1)) // columns
+    widths = [max(10, min(max(map(width_of, _cells(entry))), max(share, 20))) for entry in entries]
+    lines = [_row("", [entry.title for entry in entries], widths)]
+    lines.append("─" * min(WIDTH, max(map(width_of, lines))))
+    for label, cell in ROWS:
+        cells = [cell(entry) for entry in entries]
+        if any(cells):
+            lines.append(_row(label, [text or "–" for text in cells], widths))
+    return "\n".join(lines)
+
+
+def _figure(value: float | None, unit: str = "") -> str:
+    return "" if value is None else f"{value:,.0f}{unit}"
+
+
+def _speed(entry: Entry) -> str:
+    if not entry.output_tokens or not entry.duration_ms:
+        return ""
+    seconds = (entry.duration_ms - (entry.first_content_ms or 0.0)) / 1000
+    return f"{entry.output_tokens / seconds:,.0f} tokens/s" if seconds > 0 else ""
+
+
+def _cost(entry: Entry) -> str:
+    return "" if entry.cost is None else f"{entry.cost:.6f}"
+
+
+ROWS: tuple[tuple[str, Callable[[Entry], str]], ...] = (
+    ("asked", lambda e: e.asked),
+    ("status", lambda e: e.error or _figure(e.status)),
+    ("backend", lambda e: e.backend),
+    ("attempts", lambda e: _figure(e.attempts)),
+    ("first token", lambda e: _figure(e.first_content_ms, " ms")),
+    ("total", lambda e: _figure(e.duration_ms, " ms")),
+    ("speed", _speed),
+    ("tokens in", lambda e: _figure(e.input_tokens)),
+    ("tokens out", lambda e: _figure(e.output_tokens)),
+    ("cost", _cost),
+)
+"""The figures, in their order; a row without any value is left out."""
+
+
+def _cells(entry: Entry) -> list[str]:
+    return [entry.title, *(cell(entry) for _, cell in ROWS)]
+
+
+def _texts(entries: Sequence[Entry]) -> list[str]:
+    first = entries[0].text
+    if len(entries) > 1 and first and all(entry.text == first for entry in entries):
+        return ["All answers are the same:", "", _text(entries[0])]
+    width = (WIDTH - len(GAP) * (len(entries) - 1)) // len(entries)
+    if width < NARROWEST:
+        lines: list[str] = []
+        for entry in entries:
+            lines += [f"── {entry.title} ".ljust(WIDTH, "─"), *_wrapped(_text(entry), WIDTH), ""]
+        return lines
+    columns = [_wrapped(_text(entry), width) for entry in entries]
+    heads = [f"── {_cut(entry.title, width - 4)} ".ljust(width, "─") for entry in entries]
+    rows = (
+        GAP.join(_padded(cell, width) for cell in cells).rstrip()
+        for cells in zip_longest(*columns, fillvalue="")
+    )
+    return [GAP.join(heads), *rows]
+
+
+def _text(entry: Entry) -> str:
+    if len(entry.text) <= LONGEST_TEXT:
+        return entry.text or "(no answer)"
+    return f"{entry.text[:LONGEST_TEXT]}\n[{len(entry.text):,} characters; its own flow has them all]"
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    lines: list[str] = []
+    for line in text.expandtabs(4).splitlines():
+        kept = textwrap.wrap(line, width, drop_whitespace=False, replace_whitespace=False) or [""]
+        for piece in kept:
+            while width_of(piece) > width:
+                head = cut(piece, width, dots="")
+                lines.append(head)
+                piece = piece[len(head) :]
+            lines.append(piece.rstrip())
+    return lines or [""]
+
+
+def _row(label: str, cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = [_padded(_cut(cell, width), width) for cell, width in zip(cells, widths, strict=True)]
+    return f"{label:<12}  {GAP.join(padded)}".rstrip()
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * max(0, width - width_of(text))
+
+
+def _cut(text: str, width: int) -> str:
+    return cut(text.replace("\n", " "), width)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from aoai_gateway.engine import effects
 from aoai_gateway.engine.attempt import Fault
 from aoai_gateway.engine.call import Notice
-from aoai_gateway.engine.failures import creates_state
 from aoai_gateway.quota.quotas import UNIT, Limit
 
 if TYPE_CHECKING:
@@ -186,7 +185,7 @@ def _before(call: Call, step: Step) -> Iterator[str]:
         case effects.Send(attempt=attempt, timeouts=timeouts):
             number, name = attempt.number, attempt.backend.name
             yield from _passed_over(s for s in attempt.skipped if not _failed_before(call, s, number))
-            if attempt.resent and step.effect.fresh and not creates_state(call):
+            if attempt.resent and step.effect.fresh and not call.creates_state:
                 yield f"attempt {number} once more to {name}, on a new connection: the old one was closed"
             else:
                 yield f"attempt {number}: {name}, which has {timeouts.first_byte:.3g} s to answer"

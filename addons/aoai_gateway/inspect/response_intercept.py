@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from mitmproxy import ctx, hooks
 from mitmproxy.log import ALERT
@@ -32,6 +32,8 @@ from aoai_gateway.wire.gateway_error import GatewayError
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from mitmproxy.addonmanager import AddonManager
+    from mitmproxy.addons.intercept import Intercept
     from mitmproxy.http import HTTPFlow, Message, Request
 
     from aoai_gateway.runtime.gateway import Gateway
@@ -81,7 +83,7 @@ class ResponseIntercept:
         await self._hold(flow)
         if flow.response is not None:
             held = _in_words("answer held", begun, _differences(before, _parts(flow.response)))
-            self._gateway.observer.say(flow)
+            self._gateway.say(flow)
             add_to_story(flow, held)
 
     async def _hold(self, flow: HTTPFlow) -> None:
@@ -155,3 +157,12 @@ def _differences(before: dict[str, object], after: dict[str, object]) -> list[st
 def _in_words(what: str, begun: float, edited: list[str]) -> str:
     how = f"edited: {', '.join(edited)}" if edited else "not edited"
     return f"{what} by hand for {time.monotonic() - begun:.1f} s, {how}"
+
+
+def install(gateway: Gateway, addons: AddonManager) -> None:
+    """Have holds end, where flows can be held; once, however often it is called."""
+    intercept = cast("Intercept | None", addons.get("intercept"))
+    if intercept is not None:
+        gateway.is_held = intercept.should_intercept
+        if addons.get(ResponseIntercept.name) is None:
+            addons.add(ResponseIntercept(gateway))

@@ -10,7 +10,7 @@ Nothing of this is loaded where no flow list is.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from mitmproxy import ctx, exceptions
 
@@ -19,7 +19,7 @@ from aoai_gateway.inspect.annotate import is_marked_by_a_person
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from mitmproxy.addonmanager import Loader
+    from mitmproxy.addonmanager import AddonManager, Loader
     from mitmproxy.addons.view import View
     from mitmproxy.flow import Flow
     from mitmproxy.http import HTTPFlow
@@ -126,3 +126,16 @@ def surplus(flows: Iterable[Flow], count: int, is_needed: Callable[[Flow], bool]
         if call not in needed:
             chosen += group
     return chosen
+
+
+def install(addons: AddonManager) -> None:
+    """Bound the flow list, where there is one; once, however often it is called."""
+    view = cast("View | None", addons.get("view"))
+    if view is None or addons.get(Retention.name) is not None:
+        return
+
+    def is_looked_at(flow: Flow) -> bool:
+        # In mitmweb it is the browser that knows.
+        return addons.get("consoleaddon") is not None and view.focus.flow is flow
+
+    addons.add(Retention(view, is_looked_at))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aoai_gateway.inspect.views import completion, errors
+from aoai_gateway.inspect.views import completion
 from aoai_gateway.inspect.views.answer import Answer, Choice
-from aoai_gateway.inspect.views.forms import form_of, form_of_body
-from aoai_gateway.inspect.views.shapes import Unreadable, decode
-from aoai_gateway.inspect.views.sse import read_events
+from aoai_gateway.inspect.views.shapes import Unreadable
 
 if TYPE_CHECKING:
+    from mitmproxy.http import HTTPFlow
+
     from aoai_gateway.inspect.views.facts import Facts
     from aoai_gateway.wire.usage import Usage
+
+
+NOT_KEPT = "(The answer was streamed and not kept; with store_streamed_bodies it is.)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +41,20 @@ def said(data: bytes, facts: Facts) -> Said:
         return Said(data.decode(errors="replace"))
 
 
+def unread(flow: HTTPFlow) -> Said:
+    """Return why a flow has no answer that could be read."""
+    if flow.response is not None:
+        return Said(NOT_KEPT)
+    return Said(f"({flow.error.msg})" if flow.error is not None else "(No answer.)")
+
+
 def _read(data: bytes, facts: Facts) -> Said:
-    if completion.is_stream(data, facts):
-        events = read_events(data)
-        return _said(form_of(facts.operation).from_events(events))
-    body = decode(data)
-    if not isinstance(body, Mapping):
-        return Said(data.decode(errors="replace"))
-    if body.get("error"):
-        return Said(errors.summary(body["error"]))
-    form = form_of_body(body, facts.operation)
-    if form is not None:
-        return _said(form.from_body(body))
-    return Said(completion.show(data, facts))
+    answer = completion.answer_of(data, facts)
+    if answer is None:
+        return Said(completion.show(data, facts))
+    if answer.error and not completion.is_stream(data, facts):
+        return Said(answer.error)
+    return _said(answer)
 
 
 def _said(answer: Answer) -> Said:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, cast
 from mitmproxy import http
 from mitmproxy.addons.serverplayback import ServerPlayback
 
-from aoai_gateway.inspect.capture_filter import why_left_out
-from aoai_gateway.proxy.error_responses import error_response
+from aoai_gateway.inspect.capture import why_left_out
+from aoai_gateway.proxy.own_responses import error_response
 from aoai_gateway.wire import errors
 
 if TYPE_CHECKING:

@@ -160,6 +160,109 @@ _SDKS: Mapping[str, _Sdk] = {
 """By the form of the API."""
 
 
+# --- values ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Literals:
+    """How a language writes values. A text is a literal that Python and JavaScript read alike.
+
+    ``braces``: of an object on one line; ``scalar`` writes what is no text, list or object, and ``lines``
+    a text of several lines as several literals, with the indents of what is inside, and of its end.
+    """
+
+    step: str
+    braces: tuple[str, str]
+    key: Callable[[str], str]
+    scalar: Callable[[Any], str]
+    lines: Callable[[str, str, str], str]
+
+    def write(self, value: Any, level: int = 1) -> str:
+        """Write a value that stands on a level of indentation."""
+        indent, end = self.step * min(level + 1, DEEPEST), self.step * min(level, DEEPEST)
+        flat = self._on_one_line(value, WIDTH - len(self.step) * level)
+        if flat is not None:
+            return flat
+        match value:
+            case dict():
+                rows = [f"{indent}{self.key(k)}: {self.write(item, level + 1)}," for k, item in value.items()]
+                return "\n".join(["{", *rows, end + "}"])
+            case list():
+                rows = [f"{indent}{self.write(item, level + 1)}," for item in value]
+                return "\n".join(["[", *rows, end + "]"])
+            case str() if "\n" in value.rstrip("\n"):
+                return self.lines(value, indent, end)
+            case _:
+                return self._flat(value)
+
+    def _on_one_line(self, value: Any, room: int) -> str | None:
+        """Write a value on one line; None where there is no room, or it is a text of several lines.
+
+        How long it is at least is counted first: else all that is in a value would be written at each of its
+        levels.
+        """
+        if _least_length(value, room) > room:
+            return None
+        flat = self._flat(value)
+        return flat if len(flat) <= room and "\\n" not in flat else None
+
+    def _flat(self, value: Any) -> str:
+        match value:
+            case dict():
+                members = ", ".join(f"{self.key(k)}: {self._flat(v)}" for k, v in value.items())
+                return members.join(self.braces)
+            case list():
+                return "[" + ", ".join(map(self._flat, value)) + "]"
+            case str():
+                return _json(value)
+            case _:
+                return self.scalar(value)
+
+
+def _least_length(value: Any, room: int) -> int:
+    """Return how many characters a value takes at least; of one that takes more than ``room``, any above."""
+    if isinstance(value, str):
+        return len(value) + 2
+    if not isinstance(value, dict | list):
+        return 1
+    length = 2
+    for item in value:
+        length += _least_length(item, room - length) + 1
+        if isinstance(value, dict):
+            length += _least_length(value[item], room - length) + 1
+        if length > room:
+            break
+    return length
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    # Lone surrogates cannot be printed; the others JavaScript or an editor may take for the end of a line.
+    return re.sub("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff]", lambda m: f"\\u{ord(m[0]):04x}", text)
+
+
+def _python_scalar(value: Any) -> str:
+    # What JSON can hold beyond finite numbers, Python has no literal for.
+    return f'float("{value}")' if isinstance(value, float) and value - value != 0 else repr(value)
+
+
+def _python_lines(value: str, indent: str, end: str) -> str:
+    parts = filter(None, re.split(r"(?<=\n)", value))
+    return "\n".join(["(", *(f"{indent}{_json(part)}" for part in parts), end + ")"])
+
+
+def _javascript_key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z_$][A-Za-z0-9_$]*", name, re.ASCII) else _json(name)
+
+
+def _javascript_lines(value: str, indent: str, end: str) -> str:
+    return "\n".join(["[", *(f"{indent}{_json(part)}," for part in value.split("\n")), end + '].join("\\n")'])
+
+
+_PYTHON = _Literals("    ", ("{", "}"), _json, _python_scalar, _python_lines)
+_JAVASCRIPT = _Literals("  ", ("{ ", " }"), _javascript_key, json.dumps, _javascript_lines)
+
+
 # --- Python ------------------------------------------------------------------------------------------
 
 
@@ -168,7 +271,7 @@ def python(request: Request) -> str:
     target, body = request.target, request.document()
     sdk = _SDKS[target.api]
     lines = ["import os", "", f"from {sdk.python} import {sdk.name}", "", f"client = {sdk.name}("]
-    lines += [f"    {key}={_python(value, 1)}," for key, value in sdk.where(request, sdk.python_names)]
+    lines += [f"    {key}={_PYTHON.write(value)}," for key, value in sdk.where(request, sdk.python_names)]
     lines += [f'    api_key=os.environ["{KEY_VARIABLE}"],', ")"]
     if target.operation.family == MODELS.name:
         return "\n".join([*lines, "for model in client.models.list():", "    print(model.id)", ""])
@@ -184,7 +287,7 @@ def python(request: Request) -> str:
     arguments |= {keyword: value for keyword, value in beyond.items() if value}
     streams = body.get("stream") is True
     lines.append(f"{'stream' if streams else 'answer'} = client.{target.operation.name}.create(")
-    lines += [f"    {key}={_python(value, 1)}," for key, value in arguments.items()]
+    lines += [f"    {key}={_PYTHON.write(value)}," for key, value in arguments.items()]
     return "\n".join([*lines, ")", *_PYTHON_ENDS[target.operation.name, streams], ""])
 
 
@@ -221,73 +324,6 @@ _PYTHON_ENDS: Mapping[tuple[str, bool], list[str]] = {
 }
 
 
-def _python(value: Any, level: int) -> str:
-    """Write a value as Python; a text of several lines becomes as many literals."""
-    indent, end = _indents("    ", level)
-    flat = _on_one_line(value, WIDTH - 4 * level, _flat_python)
-    if flat is not None:
-        return flat
-    match value:
-        case dict():
-            rows = [f"{indent}{_text(key)}: {_python(item, level + 1)}," for key, item in value.items()]
-            return "\n".join(["{", *rows, end + "}"])
-        case list():
-            rows = [f"{indent}{_python(item, level + 1)}," for item in value]
-            return "\n".join(["[", *rows, end + "]"])
-        case str() if "\n" in value.rstrip("\n"):
-            return "\n".join(["(", *(f"{indent}{_text(part)}" for part in _parts(value)), end + ")"])
-        case _:
-            return _flat_python(value)
-
-
-def _flat_python(value: Any) -> str:
-    match value:
-        case dict():
-            return "{" + ", ".join(f"{_text(k)}: {_flat_python(v)}" for k, v in value.items()) + "}"
-        case list():
-            return "[" + ", ".join(map(_flat_python, value)) + "]"
-        case str():
-            return _text(value)
-        case float():
-            # What JSON can hold beyond finite numbers, Python has no literal for.
-            return repr(value) if value - value == 0 else f'float("{value}")'
-        case _:
-            return repr(value)
-
-
-def _indents(step: str, level: int) -> tuple[str, str]:
-    """Indent what is inside a value, and its end."""
-    return step * min(level + 1, DEEPEST), step * min(level, DEEPEST)
-
-
-def _on_one_line(value: Any, room: int, write: Callable[[Any], str]) -> str | None:
-    """Write a value on one line; None where there is no room, or it is a text of several lines.
-
-    How long it is at least is counted first: else all that is in a value would be written at each of its
-    levels.
-    """
-    if _least_length(value, room) > room:
-        return None
-    flat = write(value)
-    return flat if len(flat) <= room and "\\n" not in flat else None
-
-
-def _least_length(value: Any, room: int) -> int:
-    """Return how many characters a value takes at least; of one that takes more than ``room``, any above."""
-    if isinstance(value, str):
-        return len(value) + 2
-    if not isinstance(value, dict | list):
-        return 1
-    length = 2
-    for item in value:
-        length += _least_length(item, room - length) + 1
-        if isinstance(value, dict):
-            length += _least_length(value[item], room - length) + 1
-        if length > room:
-            break
-    return length
-
-
 # --- JavaScript --------------------------------------------------------------------------------------
 
 
@@ -298,7 +334,7 @@ def javascript(request: Request) -> str:
     imported = sdk.name if sdk.is_default else f"{{ {sdk.name} }}"
     lines = [f'import {imported} from "{sdk.npm}";', ""]
     lines += [f"const client = new {sdk.name}({{"]
-    lines += [f"  {key}: {_javascript(value, 1)}," for key, value in sdk.where(request, sdk.npm_names)]
+    lines += [f"  {key}: {_JAVASCRIPT.write(value)}," for key, value in sdk.where(request, sdk.npm_names)]
     lines += [f"  apiKey: process.env.{KEY_VARIABLE},", "});"]
     if target.operation.family == MODELS.name:
         lines.append("for await (const model of client.models.list()) console.log(model.id);")
@@ -308,9 +344,9 @@ def javascript(request: Request) -> str:
     options = {"headers": request.extra_headers, "query": request.extra_query}
     options = {key: value for key, value in options.items() if value}
     lines.append(f"const {'stream' if streams else 'answer'} = await client.{target.operation.name}.create(")
-    lines.append(f"  {_javascript(body, 1)},")
+    lines.append(f"  {_JAVASCRIPT.write(body)},")
     if options:
-        lines.append(f"  {_javascript(options, 1)},")
+        lines.append(f"  {_JAVASCRIPT.write(options)},")
     return "\n".join([*lines, ");", *_JAVASCRIPT_ENDS[target.operation.name, streams], ""])
 
 
@@ -343,44 +379,6 @@ _JAVASCRIPT_ENDS: Mapping[tuple[str, bool], list[str]] = {
     ],
 }
 
-_BARE_KEY = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*", re.ASCII)
-
-
-def _javascript(value: Any, level: int) -> str:
-    indent, end = _indents("  ", level)
-    flat = _on_one_line(value, WIDTH - 2 * level, _flat_javascript)
-    if flat is not None:
-        return flat
-    match value:
-        case dict():
-            rows = [f"{indent}{_key(key)}: {_javascript(item, level + 1)}," for key, item in value.items()]
-            return "\n".join(["{", *rows, end + "}"])
-        case list():
-            rows = [f"{indent}{_javascript(item, level + 1)}," for item in value]
-            return "\n".join(["[", *rows, end + "]"])
-        case str() if "\n" in value.rstrip("\n"):
-            lines = [f"{indent}{_text(part)}," for part in value.split("\n")]
-            return "\n".join(["[", *lines, end + '].join("\\n")'])
-        case _:
-            return _flat_javascript(value)
-
-
-def _flat_javascript(value: Any) -> str:
-    match value:
-        case dict():
-            return "{ " + ", ".join(f"{_key(k)}: {_flat_javascript(v)}" for k, v in value.items()) + " }"
-        case list():
-            return "[" + ", ".join(map(_flat_javascript, value)) + "]"
-        case str():
-            return _text(value)
-        case _:
-            return json.dumps(value)
-
-
-def _key(name: str) -> str:
-    return name if _BARE_KEY.fullmatch(name) else _text(name)
-
-
 # --- curl --------------------------------------------------------------------------------------------
 
 
@@ -406,21 +404,6 @@ def curl(request: Request) -> str:
         body.pop("model", None)
     # In JSON no line can hold nothing but that word, so the quoted here-document ends where it should.
     return " \\\n  ".join(words) + f"\n{_json(body, indent=2)}\nJSON\n"
-
-
-def _text(value: str) -> str:
-    """Write a text as a literal that Python and JavaScript read alike."""
-    return _json(value)
-
-
-def _json(value: Any, indent: int | None = None) -> str:
-    text = json.dumps(value, indent=indent, ensure_ascii=False)
-    # Lone surrogates cannot be printed; the others JavaScript or an editor may take for the end of a line.
-    return re.sub("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff]", lambda m: f"\\u{ord(m[0]):04x}", text)
-
-
-def _parts(value: str) -> list[str]:
-    return [part for part in re.split(r"(?<=\n)", value) if part]
 
 
 FORMATS: Mapping[str, Callable[[Request], str]] = {"python": python, "js": javascript, "curl": curl}

@@ -1,4 +1,4 @@
-"""The glue to mitmproxy: the replaying HTTP layer, the addon, credentials, the lean host.
+"""The layers inside mitmproxy: they carry the engine's effects out on real connections.
 
 Theory of operation. mitmproxy's layers are generators of commands without I/O. For every client
 connection the addon puts a :class:`~aoai_gateway.proxy.layer.GatewayLayer` in the place of mitmproxy's

@@ -23,10 +23,8 @@ from mitmproxy.proxy.layers.http import (
 
 from aoai_gateway.engine.ahead import check_fits, check_rights
 from aoai_gateway.engine.call import Outcome
-from aoai_gateway.proxy import cors, health, models
-from aoai_gateway.proxy.masks import secrets_of, strip_known
-from aoai_gateway.proxy.messages import DeadlinePassed, WholeRequest
-from aoai_gateway.proxy.request import strip_secrets
+from aoai_gateway.proxy import cors, health
+from aoai_gateway.proxy.own_responses import models_response
 from aoai_gateway.proxy.request_head import (
     AcceptedRequest,
     accept_replayed,
@@ -38,10 +36,14 @@ from aoai_gateway.proxy.request_head import (
     is_spooled,
     may_be_large,
     place,
+    secrets_of,
+    strip_known,
+    strip_secrets,
     target_of,
 )
 from aoai_gateway.proxy.stream_context import Led, StreamPart
-from aoai_gateway.proxy.stream_states import State
+from aoai_gateway.proxy.stream_events import DeadlinePassed, State, WholeRequest
+from aoai_gateway.runtime.held_bytes import Held
 from aoai_gateway.runtime.plugin_events import ClientIdentified, GatewayClientIdentifiedHook
 from aoai_gateway.runtime.spool import COME_BACK_SECONDS, Spool
 from aoai_gateway.usage.early import EarlyAnswer
@@ -59,27 +61,35 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.targets import Target
 
 
-SWALLOW_SECONDS = 10.0
-"""For how long the rest of a body is read whose answer has already been given."""
-
 SLOWEST = 1024.0
 """Bytes per second with which a body must come on average, after its first seconds."""
 
-SWALLOW_BYTES = 256 * 1024 * 1024
-"""And how much of it."""
-
+SWALLOW_SECONDS, SWALLOW_BYTES = 10.0, 256 * 1024 * 1024
+"""For how long the rest of a body is read whose answer has already been given, and how much of it."""
 
 type Head = tuple[bytes, tuple[tuple[bytes, bytes], ...], bytes]
 """A request's method, fields and path."""
 
 
-class DownstreamRequest:
-    """Reads one request: its head, its body, and what is left of it when it was answered early."""
+class RequestSteps(StreamPart):
+    """The part of a stream that is about its request, until the engine has it.
 
-    def __init__(self, here: StreamContext) -> None:
+    A stream has these steps beside its own (:data:`~aoai_gateway.proxy.stream_events.STEPS` names them
+    ``request.receive_head`` and so on).
+    """
+
+    def __init__(
+        self,
+        here: StreamContext,
+        response: DownstreamResponse,
+        driver: EngineDriver,
+        stream: Led,
+    ) -> None:
+        super().__init__(stream)
         self._here = here
+        self._response = response
+        self._driver = driver
         self._body = bytearray()
-        self._swallowed = 0
         self._limit = 0
         """Bytes that the body may have."""
         self._checked: tuple[Head, Target] | None = None
@@ -87,8 +97,38 @@ class DownstreamRequest:
         self._begun = 0.0
         self._received = 0
         """Bytes that had come when it was last looked whether more does."""
+        self._swallowed = 0
 
-    def answer_for_machines(self, event: RequestHeaders) -> http.Response | None:
+    # --- the head --------------------------------------------------------------------------------------
+
+    def receive_head(self, event: RequestHeaders) -> CommandGenerator[None]:
+        """The request's head has come."""
+        here = self._here
+        answer = self._answer_for_machines(event)
+        if answer is not None:
+            here.flow.response = answer
+            yield from self._answer_early(end_stream=event.end_stream, visible=False)
+            return
+        try:
+            yield from self._identify(replayed=event.replay_flow is not None)
+        except GatewayError as error:
+            self._clean()
+            yield from self._refuse_early(error, end_stream=event.end_stream)
+            return
+        yield from here.tell(HttpRequestHeadersHook)
+        if (yield from here.is_cut_by_others(tell=True)):
+            yield from self._stream.vanish()
+            return
+        if self._expects_continue():
+            go_ahead = http.Response.make(100)
+            go_ahead.headers.clear()
+            yield here.send(ResponseHeaders(here.id, go_ahead))
+        self._here.state = State.REQUEST_BODY
+        if not event.end_stream and not isinstance(event, WholeRequest):
+            self._begun = here.now()
+            yield from here.set_deadline(self._begun + self._body_seconds)
+
+    def _answer_for_machines(self, event: RequestHeaders) -> http.Response | None:
         """Take in the head. Returns the answer to a browser's preflight, and to a probe of an orchestrator or
         of a program that asks whether the gateway is reachable.
 
@@ -114,7 +154,7 @@ class DownstreamRequest:
             return health.answer(here.gateway, request.method, request.path)
         return None
 
-    def identify(self, *, replayed: bool) -> CommandGenerator[None]:
+    def _identify(self, *, replayed: bool) -> CommandGenerator[None]:
         """Say whose request it is, and whether its head is in order. Raises GatewayError."""
         here, flow = self._here, self._here.flow
         gateway, request = here.gateway, flow.request
@@ -146,9 +186,9 @@ class DownstreamRequest:
         spooled = is_spooled(gateway, head, target)
         self._limit = body_limit(accepted.setup, head, spooled=spooled)
         if spooled:
-            here.held = gateway.spooled.open(name, limits.spooled_bytes)
+            here.held = Held(gateway.spooled, name, limits.spooled_bytes)
         else:
-            here.held = gateway.held.open(name, limits.held_bytes)
+            here.held = Held(gateway.held, name, limits.held_bytes)
         here.held.expect(head.length or 0)
         if may_be_large(head):
             yield from self._look_ahead(accepted, target)
@@ -166,7 +206,7 @@ class DownstreamRequest:
             decision = yield from self._here.wait_for(gateway.state.peek(least, gateway.unix_time()))
             check_fits(decision)
 
-    def clean(self) -> None:
+    def _clean(self) -> None:
         """Take everything out of a refused request that may be a secret."""
         here, request = self._here, self._here.flow.request
         strip_secrets(request)
@@ -176,127 +216,14 @@ class DownstreamRequest:
         if gateway.setup is not None:
             strip_known(request, secrets_of(gateway.setup.config, gateway.credentials.masks))
 
-    def expects_continue(self) -> bool:
+    def _expects_continue(self) -> bool:
         """Whether the client waits for a 100 before it sends its body; its header is taken out."""
         if b"expect" not in self._here.head:
             return False
         expected: str = self._here.flow.request.headers.pop("expect", "")
         return expected.lower() == "100-continue"
 
-    def receive(self, data: bytes) -> None:
-        """Take in a part of the body. Raises GatewayError: 413 when it is too large, 503 without room."""
-        if self._came + len(data) > self._limit:
-            raise errors.body_too_large(self._limit)
-        self._here.hold(len(data))
-        if self._here.upload is not None:
-            self._here.upload.write(data)
-        else:
-            self._body += data
-
-    @property
-    def _came(self) -> int:
-        """Bytes of the body that have come."""
-        return len(self._body if self._here.upload is None else self._here.upload)
-
-    def forget(self) -> None:
-        """Forget what has come of the body of a request that is refused."""
-        self._body.clear()
-        self._here.release_body()
-
-    def expect_body(self) -> CommandGenerator[None]:
-        """Look after a while whether the body has come, or comes."""
-        self._begun = self._here.now()
-        yield from self._here.set_deadline(self._begun + self._body_seconds())
-
-    def overdue(self) -> CommandGenerator[None]:
-        """Look again whether more of the body comes, and fast enough. Raises GatewayError (408) if not."""
-        here, now, seconds = self._here, self._here.now(), self._body_seconds()
-        came = self._came
-        if came == self._received or now - self._begun > seconds + came / SLOWEST:
-            raise errors.too_slow("body")
-        self._received = came
-        yield from here.set_deadline(now + seconds)
-
-    def _body_seconds(self) -> float:
-        accepted = self._here.accepted
-        assert accepted is not None
-        return accepted.setup.config.limits.body_seconds
-
-    def complete(self) -> None:
-        """Put the body, which is all there, on the flow."""
-        self._here.clear_deadline()
-        request = self._here.flow.request
-        request.data.content = bytes(self._body)
-        self._body.clear()
-        request.data.timestamp_end = self._here.clock.time()
-
-    def target(self) -> Target:
-        """Return what is asked for, now that a user may have edited the request. Raises GatewayError."""
-        here, request = self._here, self._here.flow.request
-        assert here.accepted is not None
-        if self._checked is not None and all(map(is_, _parts_of(request), self._checked[0])):
-            return self._checked[1]
-        # The edit may have brought a credential in.
-        strip_secrets(request)
-        strip_known(request, here.accepted.secrets)
-        return target_of(request, here.head)
-
-    def swallow(self, data: bytes) -> bool:
-        """Throw a part of the body away. Whether that was too much."""
-        self._swallowed += len(data)
-        return self._swallowed > SWALLOW_BYTES
-
-
-def _parts_of(request: http.Request) -> Head:
-    """Return the parts of a request's head that say what it asks for, and may hold a secret."""
-    return request.data.method, request.data.headers.fields, request.data.path
-
-
-class RequestSteps(StreamPart):
-    """The part of a stream that is about its request, until the engine has it.
-
-    A stream has these steps beside its own (:data:`~aoai_gateway.proxy.stream_states.STEPS` names them
-    ``request.receive_head`` and so on).
-    """
-
-    def __init__(
-        self,
-        here: StreamContext,
-        response: DownstreamResponse,
-        driver: EngineDriver,
-        stream: Led,
-    ) -> None:
-        super().__init__(stream)
-        self._here = here
-        self._request = DownstreamRequest(here)
-        self._response = response
-        self._driver = driver
-
-    def receive_head(self, event: RequestHeaders) -> CommandGenerator[None]:
-        """The request's head has come."""
-        here = self._here
-        answer = self._request.answer_for_machines(event)
-        if answer is not None:
-            here.flow.response = answer
-            yield from self._answer_early(end_stream=event.end_stream, visible=False)
-            return
-        try:
-            yield from self._request.identify(replayed=event.replay_flow is not None)
-        except GatewayError as error:
-            self._request.clean()
-            yield from self._refuse_early(error, end_stream=event.end_stream)
-            return
-        yield from here.tell(HttpRequestHeadersHook)
-        if (yield from here.is_cut_by_others(tell=True)):
-            yield from self._stream.vanish()
-            return
-        if self._request.expects_continue():
-            go_ahead = http.Response.make(100)
-            go_ahead.headers.clear()
-            yield here.send(ResponseHeaders(here.id, go_ahead))
-        self._here.state = State.REQUEST_BODY
-        if not event.end_stream and not isinstance(event, WholeRequest):
-            yield from self._request.expect_body()
+    # --- the body --------------------------------------------------------------------------------------
 
     def receive_whole(self, event: WholeRequest) -> CommandGenerator[None]:
         """All of the request has come."""
@@ -309,24 +236,48 @@ class RequestSteps(StreamPart):
             yield from self._stream.vanish()
 
     def body_overdue(self, _: DeadlinePassed) -> CommandGenerator[None]:
-        """The request's body has not come yet."""
-        try:
-            yield from self._request.overdue()
-        except GatewayError as error:
-            yield from self._refuse_early(error, end_stream=False, shown=True)
+        """The request's body is not all there: it is waited for as long as more comes, and fast enough."""
+        here, now, seconds, came = self._here, self._here.now(), self._body_seconds, self._came
+        if came == self._received or now - self._begun > seconds + came / SLOWEST:
+            yield from self._refuse_early(errors.too_slow("body"), end_stream=False, shown=True)
+            return
+        self._received = came
+        yield from here.set_deadline(now + seconds)
+
+    @property
+    def _body_seconds(self) -> float:
+        accepted = self._here.accepted
+        assert accepted is not None
+        return accepted.setup.config.limits.body_seconds
 
     def receive_body(self, event: RequestData | WholeRequest) -> CommandGenerator[None]:
         """A part of the request's body has come."""
+        here, data = self._here, event.data
         try:
-            self._request.receive(event.data)
+            if self._came + len(data) > self._limit:
+                raise errors.body_too_large(self._limit)
+            if here.held is not None:
+                here.held.grow(len(data))
+            if here.upload is not None:
+                here.upload.write(data)
+            else:
+                self._body += data
         except GatewayError as error:
             yield from self._refuse_early(error, end_stream=False, shown=True)
 
+    @property
+    def _came(self) -> int:
+        """Bytes of the body that have come."""
+        return len(self._body if self._here.upload is None else self._here.upload)
+
     def receive_end(self, _: RequestEndOfMessage | WholeRequest) -> CommandGenerator[None]:
         """All of the request is there: other addons may hold and edit it, and the engine gets it."""
-        here = self._here
-        self._request.complete()
-        self._here.state = State.DECIDING
+        here, request = self._here, self._here.flow.request
+        here.clear_deadline()
+        request.data.content = bytes(self._body)
+        self._body.clear()
+        request.data.timestamp_end = here.clock.time()
+        here.state = State.DECIDING
         yield from here.tell(HttpRequestHook)
         if (yield from here.is_cut_by_others(tell=True)):
             yield from self._stream.vanish()
@@ -337,24 +288,31 @@ class RequestSteps(StreamPart):
         else:
             yield from self._begin()
 
+    def _target(self) -> Target:
+        """Return what is asked for, now that a user may have edited the request. Raises GatewayError."""
+        here, request = self._here, self._here.flow.request
+        assert here.accepted is not None
+        if self._checked is not None and all(map(is_, _parts_of(request), self._checked[0])):
+            return self._checked[1]
+        # The edit may have brought a credential in.
+        strip_secrets(request)
+        strip_known(request, here.accepted.secrets)
+        return target_of(request, here.head)
+
     def _begin(self) -> CommandGenerator[None]:
         here = self._here
         try:
-            target = self._request.target()
+            target = self._target()
         except GatewayError as error:
-            here.refused(error)
-            here.flow.response = here.error_response(error)
-            yield from self._stream.respond()
-            return
-        if target.operation.family == MODELS.name:
-            assert here.accepted is not None
-            client = here.accepted.client
-            listed = EarlyAnswer(200, None, Outcome.OK, client.name, address_of(here.client), MODELS.name)
-            here.gateway.answered_early(listed)
-            here.flow.response = models.answer(here.accepted.setup, client, target)
-            yield from self._stream.respond()
-            return
-        yield from self._begin_call(target)
+            return self._refuse(error)
+        if target.operation.family != MODELS.name:
+            return self._begin_call(target)
+        assert here.accepted is not None
+        client = here.accepted.client
+        listed = EarlyAnswer(200, None, Outcome.OK, client.name, address_of(here.client), MODELS.name)
+        here.gateway.answered_early(listed)
+        here.flow.response = models_response(here.accepted.setup, client, target)
+        return self._stream.respond()
 
     def _begin_call(self, target: Target) -> CommandGenerator[None]:
         here = self._here
@@ -364,9 +322,7 @@ class RequestSteps(StreamPart):
             try:
                 here.trial = yield from here.wait_for(here.gateway.token_trials.begin(address))
             except GatewayError as error:
-                here.refused(error)
-                here.flow.response = here.error_response(error)
-                yield from self._stream.respond()
+                yield from self._refuse(error)
                 return
             if (yield from here.is_cut_by_others(tell=True)):
                 yield from self._stream.vanish()
@@ -377,13 +333,19 @@ class RequestSteps(StreamPart):
         self._driver.begin(target)
         yield from self._stream.advance(None)
 
+    def _refuse(self, error: GatewayError) -> CommandGenerator[None]:
+        self._here.refused(error)
+        self._here.flow.response = self._here.error_response(error)
+        yield from self._stream.respond()
+
     # --- answers before the body was read --------------------------------------------------------------
 
     def _refuse_early(
         self, error: GatewayError, *, end_stream: bool, shown: bool = False
     ) -> CommandGenerator[None]:
         self._here.refused(error)
-        self._request.forget()
+        self._body.clear()
+        self._here.release_body()
         self._here.flow.response = self._here.error_response(error)
         yield from self._answer_early(end_stream=end_stream, shown=shown)
 
@@ -410,10 +372,16 @@ class RequestSteps(StreamPart):
 
     def swallow(self, event: RequestData) -> CommandGenerator[None]:
         """More has come of a request that was answered early."""
-        if self._request.swallow(event.data):
+        self._swallowed += len(event.data)
+        if self._swallowed > SWALLOW_BYTES:
             yield from self.stop_swallowing(event)
 
     def stop_swallowing(self, _: events.Event) -> CommandGenerator[None]:
         """Close the connection: too much has come, or for too long."""
         yield commands.CloseConnection(self._here.client)
         yield from self._stream.vanish()
+
+
+def _parts_of(request: http.Request) -> Head:
+    """Return the parts of a request's head that say what it asks for, and may hold a secret."""
+    return request.data.method, request.data.headers.fields, request.data.path

@@ -20,10 +20,9 @@ from mitmproxy.proxy.layers.http import (
     ResponseProtocolError,
 )
 
-from aoai_gateway.proxy import heads
-from aoai_gateway.proxy.heads import FRAMING, set_fields
+from aoai_gateway.proxy.heads import FRAMING, HOP_BY_HOP, connection_options, set_fields
 from aoai_gateway.proxy.http1 import BROKEN_OFF
-from aoai_gateway.proxy.messages import WholeResponse
+from aoai_gateway.proxy.stream_events import WholeResponse
 from aoai_gateway.usage.chunk_gaps import ChunkGaps
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.hints import LIMIT_HEADERS, LIMITS_BEGIN
@@ -37,21 +36,13 @@ if TYPE_CHECKING:
     from aoai_gateway.proxy.stream_context import StreamContext
     from aoai_gateway.wire.stream import StreamReader
 
-HOP_BY_HOP = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"upgrade",
-        b"proxy-authenticate",
-        b"proxy-authentication-info",
-        b"proxy-status",
-        # Where else the backend could be reached:
-        b"alt-svc",
-    }
-)
+OF_CONNECTION = HOP_BY_HOP | {
+    b"proxy-authenticate",
+    b"proxy-authentication-info",
+    b"proxy-status",
+    b"alt-svc",
+}
+"""Fields of a backend's connection; ``alt-svc`` says where else it could be reached."""
 
 OURS = (b"x-gateway-", b"access-control-")
 """How the names of fields begin that only the gateway itself says."""
@@ -59,7 +50,7 @@ OURS = (b"x-gateway-", b"access-control-")
 NOT_PASSED_ON = (*OURS, *(name.encode() for name in LIMITS_BEGIN))
 """How the names of fields begin that a backend's answer loses."""
 
-NOT_THE_CLIENTS = HOP_BY_HOP | {name.encode() for name in LIMIT_HEADERS}
+NOT_THE_CLIENTS = OF_CONNECTION | {name.encode() for name in LIMIT_HEADERS}
 """Fields that concern only the gateway: of its connection to the backend, and of its quota there."""
 
 
@@ -174,32 +165,32 @@ class DownstreamResponse:
         """Send an answer that is all there; one that is not whole is cut before its end."""
         here, response = self._here, self._here.flow.response
         assert response is not None
-        content = response.raw_content
+        content, is_whole = response.raw_content, self.is_whole
         if content is not None and here.concealed is not None:
             content = content.replace(*here.concealed)
         head_only = here.flow.request.method == "HEAD"
         if content is not None and not head_only:
-            length = [(b"content-length", b"%d" % len(content))] if self.is_whole else []
+            length = [(b"content-length", b"%d" % len(content))] if is_whole else []
             set_fields(response, FRAMING, length)
         self.progress = Progress.WHOLE
         body = b"" if head_only or content is None else content
-        if self.is_whole:
-            yield here.send(WholeResponse(here.id, response, body))
+        if is_whole:
+            yield here.send(WholeResponse(here.id, response, data=body))
             return
         yield here.send(ResponseHeaders(here.id, response, not body))
         yield here.send(ResponseData(here.id, body))
-        yield from self.cut("broken off")
+        yield from self.cut()
 
     def end(self) -> CommandGenerator[None]:
         """End the answer: in good order if it is whole, else by cutting the connection."""
         if self.is_whole:
             yield self._here.send(ResponseEndOfMessage(self._here.id))
         else:
-            yield from self.cut("broken off")
+            yield from self.cut()
 
-    def cut(self, why: str) -> CommandGenerator[None]:
+    def cut(self) -> CommandGenerator[None]:
         """Cut the connection, so that no client takes the answer for a complete one."""
-        yield self._here.send(ResponseProtocolError(self._here.id, why, BROKEN_OFF))
+        yield self._here.send(ResponseProtocolError(self._here.id, "broken off", BROKEN_OFF))
 
     def accept(self, call: Call) -> None:
         """Say in a handshake's answer what the gateway did, and leave the rest to the session."""
@@ -216,7 +207,7 @@ class DownstreamResponse:
         if self.progress is Progress.BEGUN:
             if reader is not None:
                 yield here.send(ResponseData(here.id, reader.break_off(error)))
-            yield from self.cut("an exception")
+            yield from self.cut()
         elif self.progress is Progress.WHOLE:
             yield commands.CloseConnection(here.client)
         else:
@@ -239,7 +230,7 @@ class DownstreamResponse:
         # A backend's own limits are none of the client's business, and not what it may use.
         added += [(name.encode(), value.encode()) for name, value in call.quota_headers]
         received = response.data.headers.fields
-        unwanted = NOT_THE_CLIENTS | heads.connection_options(received)
+        unwanted = NOT_THE_CLIENTS | connection_options(received)
         unwanted |= {low for name, _ in received if (low := name.lower()).startswith(NOT_PASSED_ON)}
         set_fields(response, unwanted, added)
 

@@ -14,9 +14,8 @@ from aoai_gateway.engine import effects
 from aoai_gateway.engine.attempt import Attempt
 from aoai_gateway.engine.call import Call, Outcome, Session
 from aoai_gateway.engine.session_quota import SessionQuota
-from aoai_gateway.proxy.stream_states import State
+from aoai_gateway.proxy.stream_events import State
 from aoai_gateway.runtime.log_records import log_exception
-from aoai_gateway.runtime.observer import UNSEEN, Observation
 from aoai_gateway.runtime.plugin_events import BackendChoice, CallFinished, GatewayBackendChosenHook
 from aoai_gateway.runtime.stream_hooks import GatewayBreaksWithdrawnHook, GatewayCallEndedHook
 from aoai_gateway.wire.gateway_error import GatewayError
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.engine.effects import EffectGenerator
     from aoai_gateway.proxy.stream_context import StreamContext
+    from aoai_gateway.runtime.observer import Observation
     from aoai_gateway.wire.targets import Target
 
 type StreamEffect = (
@@ -39,6 +39,8 @@ type StreamEffect = (
 )
 """The effects that the stream carries out: they concern connections, timers, failed attempts."""
 
+MAY_LAST = (effects.ParseBody, effects.WaitInQueue, effects.Choose, effects.Renew)
+"""Effects during which the client may hang up, which is then their result."""
 
 MOST_TOLD = 100
 """Responses of one session whose bookings its story tells."""
@@ -50,7 +52,8 @@ class EngineDriver:
     def __init__(self, here: StreamContext) -> None:
         self._here = here
         self._run: EffectGenerator[None] | None = None
-        self._observation: Observation = UNSEEN
+        self._observation: Observation | None = None
+        """Set once the call has begun, if it is observed."""
         self._written_down = False
         self._quota: SessionQuota | None = None
         """Set once the call is a session."""
@@ -97,9 +100,10 @@ class EngineDriver:
         gateway.begun(call)
         here.flow.metadata["gateway_call"] = call.id
         raw = (here.upload or request.raw_content or b"") if first is None else first
-        run = gateway.engine.run(call, head.get("content-type"), raw, now)
-        self._observation = gateway.observer.begun(call)
-        self._run = self._observation.follow(run)
+        self._run = gateway.engine.run(call, head.get("content-type"), raw, now)
+        if gateway.observer is not None:
+            self._observation = gateway.observer.begun(call)
+            self._run = self._observation.follow(self._run)
 
     def advance(self, result: effects.Result | None) -> CommandGenerator[StreamEffect | None]:
         """Tell the engine what came of its last effect. Returns the next one for the stream, or None."""
@@ -135,6 +139,8 @@ class EngineDriver:
                     result = yield from self._renew(effect)
                 case _:
                     return effect
+            if isinstance(effect, MAY_LAST) and self._here.client_has_gone():
+                result = effects.ClientGone(self._here.now())
 
     def begin_session(self, *, asked: bool) -> CommandGenerator[SessionQuota]:
         """Begin with the bookings of a session, beside the engine, which waits for its end.
@@ -154,7 +160,7 @@ class EngineDriver:
     def book[T](self, run: EffectGenerator[T]) -> CommandGenerator[T]:
         """Carry out bookings of a session. Returns what they came to."""
         assert self._quota is not None
-        if self._quota.booked <= MOST_TOLD:
+        if self._observation is not None and self._quota.booked <= MOST_TOLD:
             run = self._observation.follow(run)
         result: effects.Result | None = None
         while True:
@@ -177,31 +183,30 @@ class EngineDriver:
         return effects.Done(here.now())
 
     def _parse(self, effect: effects.ParseBody) -> CommandGenerator[effects.Result]:
-        here = self._here
-        result: effects.Parsed | effects.Refused
+        here, gateway = self._here, self._here.gateway
+        target, content_type, raw = effect.target, effect.content_type, effect.raw
 
         def wanted() -> bool:
             return not here.client_has_gone()
 
         try:
             body = yield from here.wait_for(
-                here.gateway.read_upload(self._client, effect.target, effect.content_type, effect.raw, wanted)
-                if not isinstance(effect.raw, bytes)
-                else here.gateway.reader.parse(
-                    effect.target,
-                    effect.content_type,
-                    effect.raw,
+                gateway.reader.parse(
+                    target,
+                    content_type,
+                    raw,
                     wanted=wanted,
                     client=self._client,
                     coding=effect.coding,
                     most=effect.most,
                     held=here.held,
                 )
+                if isinstance(raw, bytes)
+                else gateway.read_upload(self._client, target, content_type, raw, wanted)
             )
-            result = effects.Parsed(here.now(), body)
         except GatewayError as error:
-            result = effects.Refused(here.now(), error.without_frames())
-        return effects.ClientGone(result.now) if here.client_has_gone() else result
+            return effects.Refused(here.now(), error.without_frames())
+        return effects.Parsed(here.now(), body)
 
     def _count(self, effect: effects.CountTokens) -> CommandGenerator[effects.Result]:
         try:
@@ -219,11 +224,7 @@ class EngineDriver:
         here.state = State.QUEUED
         yield from here.wait_for(here.gateway.waiting.stand(here.call.id, effect.until))
         here.state = State.DECIDING
-        return (
-            effects.ClientGone(here.now())
-            if here.client_has_gone() or here.is_killed()
-            else effects.Done(here.now())
-        )
+        return effects.ClientGone(here.now()) if here.is_killed() else effects.Done(here.now())
 
     def _choose(self, effect: effects.Choose) -> CommandGenerator[effects.Result]:
         here = self._here
@@ -234,20 +235,14 @@ class EngineDriver:
             yield from here.ask(GatewayBackendChosenHook(choice))
         except GatewayError as error:
             refusal = error.without_frames()
-        now = here.now()
-        return (
-            effects.ClientGone(now)
-            if here.client_has_gone()
-            else effects.Chosen(now, choice.candidates, refusal)
-        )
+        return effects.Chosen(here.now(), choice.candidates, refusal)
 
     def _renew(self, effect: effects.Renew) -> CommandGenerator[effects.Result]:
         here, attempt = self._here, effect.attempt
         is_new = yield from here.wait_for(
             here.gateway.credentials.renew(attempt.backend.endpoint, attempt.started)
         )
-        now = here.now()
-        return effects.ClientGone(now) if here.client_has_gone() else effects.Renewed(now, is_new)
+        return effects.Renewed(here.now(), is_new)
 
     def note_hang_up(self) -> None:
         """Say how a call ends that the engine cannot lead to its end any more: its client has gone."""
@@ -291,7 +286,8 @@ class EngineDriver:
         if call.withdrawn:
             yield GatewayBreaksWithdrawnHook(call.withdrawn)
         call.chunk_gaps = chunk_gaps
-        self._observation.finished(here.flow)
+        if self._observation is not None:
+            self._observation.finished(here.flow)
         record = here.gateway.write_down(call, here.secrets)
         if "gateway_call_finished" in here.gateway.heard.events:
             yield GatewayCallEndedHook(CallFinished(here.flow, call, record))

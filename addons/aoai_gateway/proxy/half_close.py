@@ -51,6 +51,16 @@ class HalfClose:
         self._asked = now
         self._pause = _STREAM_QUIET if in_stream else 0.0
         self._look = 0.0
+        self._ahead = 0
+        """Bytes of the next answer's status line that have gone out."""
+        self._between_events = True
+
+    def rest_of(self, head: bytes) -> bytes:
+        """Return what is left to be sent of an answer's head, and begin anew."""
+        assert head.startswith(STATUS_LINE)
+        ahead = self._ahead
+        self._ahead, self._between_events = 0, True
+        return head[ahead:]
 
     def next_look(self) -> float:
         """Return the seconds until the next look."""
@@ -58,50 +68,26 @@ class HalfClose:
         return seconds
 
     def question(
-        self, now: float, response: Response | None, sent: Sent, *, is_promised: bool
+        self, now: float, response: Response | None, tail: bytes, *, is_promised: bool
     ) -> bytes | None:
         """Return what is to be sent now for the sake of the question, if it is time, and if anything fits.
 
-        ``response``: the answer, if it has begun; ``is_promised``: whether it may have only so many bytes.
+        ``response``: the answer, if it has begun; ``tail``: the last bytes of its body that have gone out
+        since the last look, which this is; ``is_promised``: whether it may have only so many bytes.
         """
         begun = response is not None
-        if sent.has_more():
+        if tail:
             # A part of the answer is a question, too.
-            self._asked = now
+            self._asked, self._between_events = now, tail.endswith(EVENT_ENDS)
         pause = min(self._pause, _STREAM_PAUSE) if begun else self._pause
         if now - self._asked < pause or (begun and is_promised):
             return None
-        question = sent.question(response)
+        question = self._fitting(response)
         if question is not None:
             self._asked, self._pause = now, max(_FIRST_PAUSE, 2 * self._pause)
         return question
 
-
-class Sent:
-    """What has gone out of an answer, as far as it says which question fits there."""
-
-    def __init__(self) -> None:
-        self.tail = b""
-        """The last bytes of the body that have gone out since the last look."""
-        self._ahead = 0
-        self._between_events = True
-
-    def begin(self, head: bytes) -> bytes:
-        """Return what is left to be sent of an answer's head, and begin anew."""
-        assert head.startswith(STATUS_LINE)
-        ahead = self._ahead
-        self.tail, self._ahead, self._between_events = b"", 0, True
-        return head[ahead:]
-
-    def has_more(self) -> bool:
-        """Whether more of the body has gone out since the last look, which this is."""
-        if not self.tail:
-            return False
-        self._between_events, self.tail = self.tail.endswith(EVENT_ENDS), b""
-        return True
-
-    def question(self, response: Response | None) -> bytes | None:
-        """Return what can be sent now, if anything can. ``response``: the answer, if it has begun."""
+    def _fitting(self, response: Response | None) -> bytes | None:
         if response is None:
             byte = STATUS_LINE[self._ahead : self._ahead + 1]
             self._ahead += len(byte)

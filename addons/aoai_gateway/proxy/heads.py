@@ -1,9 +1,12 @@
-"""Heads of HTTP/1 messages, read in one way only.
+"""Heads of HTTP/1 messages: read in one way only, and written as their readers understand them.
 
 A head that two parsers understand differently is how a request is smuggled past one of them, so a client's
 must be exact: no folded lines, no blank before a colon, no control characters, one length. What a backend
 sends is repaired where RFC 9112 says how a recipient may do that safely, since users would otherwise lose
 a backend that works; what a repair could turn into another message is refused there, too.
+
+A backend's framing says how it has sent an answer; each client needs its own. HTTP/1.0 knows no chunks, and
+keeps a connection only if that was asked for and the length is known (RFC 9112 §6.1, §9.3).
 
 mitmproxy's ``Headers`` decode and compare all fields at each look-up, and its messages check the type of each
 of their members when they are made; a gateway asks dozens of such questions per call. A `HeaderIndex` reads
@@ -19,9 +22,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from mitmproxy import http
 from mitmproxy.net.http.http1 import read_request_head
 
+from aoai_gateway.proxy import cors
+
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Sequence
 
+    from aoai_gateway.config.models import Cors
 
 type Fields = Iterable[tuple[bytes, bytes]]
 
@@ -120,6 +126,17 @@ NOT_IN_TARGET = re.compile(rb"[^!-~]")
 FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 """The fields that say where a message's body ends, in lower case."""
 
+HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade"})
+"""Fields, beside those of the framing, that end with the connection on which they come (RFC 9110 §7.6.1)."""
+
+OURS_TO_SAY = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding"})
+"""Fields of an answer that concern its connection only; each connection has its own."""
+
+HANDSHAKE = ((b"upgrade", b"websocket"), (b"connection", b"Upgrade"))
+"""Fields that ask for a WebSocket, and that accept one. No extension is asked for: messages are read, and one
+that was compressed could be made to fill the memory."""
+
+_SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\n"
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE = re.compile(rb"([A-Z][A-Z_-]*) ([!-~]+) (HTTP/1\.[01])")
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):([^\x00-\x08\x0a-\x1f\x7f]*)")
@@ -134,8 +151,11 @@ UNTIL_CLOSED = -1
 """The size of a body that ends with its connection."""
 
 
-def read_request(lines: Sequence[bytes]) -> http.Request:
-    """Read a client's head. Raises ValueError for anything that is not exactly HTTP/1.0 or HTTP/1.1."""
+def read_request(lines: Sequence[bytes]) -> tuple[http.Request, int | None]:
+    """Read a client's head. Returns its request, and the size of the body in bytes; None: it is chunked.
+
+    Raises ValueError for anything that is not exactly HTTP/1.0 or HTTP/1.1.
+    """
     first, *others = lines
     request_line = _REQUEST_LINE.fullmatch(first)
     if request_line is None:
@@ -154,16 +174,11 @@ def read_request(lines: Sequence[bytes]) -> http.Request:
         raise ValueError("content-length")
     if codings and (codings[0].lower() != b"chunked" or version != b"HTTP/1.1"):
         raise ValueError("transfer-encoding")
+    size = None if codings else int(lengths[0]) if lengths else 0
     if not target.startswith(b"/"):
-        return read_request_head(list(lines))  # it names a host, which mitmproxy finds in it
+        return read_request_head(list(lines)), size  # it names a host, which mitmproxy finds in it
     now = time.time()
-    return make_request(method=method, path=target, version=version, fields=fields, now=now)
-
-
-def request_body_size(request: http.Request) -> int | None:
-    """Return the size of the body of a request that was read here, in bytes; None: it is chunked."""
-    lengths, codings = _framing(request.data.headers.fields)
-    return None if codings else int(lengths[0]) if lengths else 0
+    return make_request(method=method, path=target, version=version, fields=fields, now=now), size
 
 
 def length_of(fields: Sequence[tuple[bytes, bytes]]) -> int | None:
@@ -288,3 +303,47 @@ def _one_length(values: Sequence[bytes]) -> int:
     if len(sizes) != 1:
         raise ValueError("different lengths")
     return sizes.pop()
+
+
+class AnswerHead(NamedTuple):
+    """An answer's head as it goes on the wire, and how its body does."""
+
+    data: bytes
+    chunked: bool
+    length: int | None
+    """Bytes that the body is to have; None: the head does not say so."""
+    closes: bool
+    """Whether the connection ends with the answer."""
+
+
+def answer_head(request: http.Request, response: http.Response, pages: Cors, *, stays: bool) -> AnswerHead:
+    """Make the head of a final answer.
+
+    ``pages``: what is in force for pages of other origins; ``stays``: whether another request may follow.
+    """
+    version, status = request.data.http_version, response.data.status_code
+    fields = response.data.headers.fields
+    bodiless = request.data.method.upper() == b"HEAD" or status in (204, 304)
+    length = length_of(fields)
+    chunked = not bodiless and length is None and version != b"HTTP/1.0"
+    framed = bodiless or chunked or length is not None
+    stays = stays and framed and stays_open(version, request.data.headers.fields)
+    closes = not (stays and stays_open(b"HTTP/1.1", fields))
+    unwanted = OURS_TO_SAY | FRAMING if length is None or status == 204 else OURS_TO_SAY
+    head = [f for f in fields if f[0].lower() not in unwanted]
+    if pages.origins:
+        head += cors.fields(pages, request, head)
+    if chunked:
+        head.append((b"transfer-encoding", b"chunked"))
+    if closes:
+        head.append((b"connection", b"close"))
+    elif version == b"HTTP/1.0":
+        head.append((b"connection", b"keep-alive"))
+    first = b"HTTP/1.1 %d %s\r\n" % (status, response.data.reason)
+    return AnswerHead(first + lines(head), chunked, 0 if bodiless else length, closes)
+
+
+def switching_head(response: http.Response) -> bytes:
+    """Make the head that accepts a WebSocket's handshake: after it there is no HTTP (RFC 6455 §4.2.2)."""
+    head = [f for f in response.data.headers.fields if f[0].lower() not in OURS_TO_SAY | FRAMING]
+    return _SWITCHING + lines([*head, *HANDSHAKE])

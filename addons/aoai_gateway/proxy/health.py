@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mitmproxy import http
 
-from aoai_gateway.proxy.error_responses import error_response
+from aoai_gateway.proxy.own_responses import error_response
 from aoai_gateway.runtime.trouble import troubles
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.wire import errors

@@ -32,11 +32,10 @@ from mitmproxy.proxy.layers.http._http1 import make_body_reader
 
 from aoai_gateway.config.models import Cors
 from aoai_gateway.proxy import cors, heads
-from aoai_gateway.proxy.answer_head import answer_head, switching_head
 from aoai_gateway.proxy.bodies import BodyReader
-from aoai_gateway.proxy.error_responses import error_response
-from aoai_gateway.proxy.half_close import HalfClose, Sent
-from aoai_gateway.proxy.messages import TIMER_SLACK, WholeRequest, WholeResponse
+from aoai_gateway.proxy.half_close import HalfClose
+from aoai_gateway.proxy.own_responses import error_response
+from aoai_gateway.proxy.stream_events import TIMER_SLACK, WholeRequest, WholeResponse
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.dialects import OPENAI
 from aoai_gateway.wire.targets import dialect_of
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.layer import CommandGenerator
 
     from aoai_gateway.config.models import Limits
-    from aoai_gateway.runtime.clock import Clock
+    from aoai_gateway.runtime.gateway import Clock
     from aoai_gateway.wire.gateway_error import GatewayError
 
 MOST_PIPELINED = 1024 * 1024
@@ -128,18 +127,17 @@ class GatewayHttp1Server(Http1Server):
         """Fires when the client has had time to read why its answer is broken off."""
         self._reads_on = self._has_more = False
         """Whether `_read_on` is at work, and whether another request is over since."""
-        self._sent = Sent()
+        self._tail = b""
+        """The last bytes of the answer's body that have gone out, since the last look for a reset."""
 
     # --- time ------------------------------------------------------------------------------------------
 
     def handle_event(self, event: events.Event) -> CommandGenerator[None]:
         """Handle an event. Nothing here waits for an answer, so nothing has to be kept for later."""
-        return self._handle_event(event)
+        return self.send(event) if isinstance(event, HttpEvent) else self._handle_event(event)
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
-        if isinstance(event, HttpEvent):
-            yield from self.send(event)
-        elif not isinstance(event, events.Wakeup):
+        if not isinstance(event, events.Wakeup):
             yield from super()._handle_event(event)
             if isinstance(event, events.Start):
                 yield from self._expect_head(self._limits.head_seconds)
@@ -208,16 +206,16 @@ class GatewayHttp1Server(Http1Server):
             yield from self._refuse(errors.head_too_large(self._max_head))
             return
         try:
-            request = self.request = heads.read_request([bytes(line) for line in lines])
+            request, size = heads.read_request([bytes(line) for line in lines])
         except ValueError:
             yield commands.Log(BAD_HEAD)
             yield from self._refuse(errors.head_malformed())
             return
-        size = heads.request_body_size(request)
+        self.request = request
         if size is not None and len(self.buf) >= size:
             self.state = self.wait
             body = bytes(self.buf.maybe_extract_at_most(size) or b"")
-            yield ReceiveHttp(WholeRequest(self.stream_id, request, body))
+            yield ReceiveHttp(WholeRequest(self.stream_id, request, not body, data=body))
             yield from self.mark_done(request=True)
             return
         self.body_reader = BodyReader(make_body_reader(size))  # type: ignore[assignment]  # one more
@@ -268,7 +266,8 @@ class GatewayHttp1Server(Http1Server):
             return
         assert self._half_close is not None
         now, is_promised = self._clock.monotonic(), self._left is not None
-        question = self._half_close.question(now, self.response, self._sent, is_promised=is_promised)
+        tail, self._tail = self._tail, b""
+        question = self._half_close.question(now, self.response, tail, is_promised=is_promised)
         if question is not None:
             begun = self.response is not None
             yield commands.SendData(self.conn, self.framed(question) if begun else question)
@@ -306,7 +305,7 @@ class GatewayHttp1Server(Http1Server):
             return b""
         if self._left is not None:
             self._left -= len(data)
-        self._sent.tail = data[-4:]
+        self._tail = data[-4:]
         return b"%x\r\n%s\r\n" % (len(data), data) if self._chunked else data
 
     def _send_head(self, response: http.Response) -> CommandGenerator[None]:
@@ -317,20 +316,25 @@ class GatewayHttp1Server(Http1Server):
         elif response.status_code >= 200:
             yield commands.SendData(self.conn, self._begin(self.request, response))
         elif self.request.data.http_version != b"HTTP/1.0":
-            yield commands.SendData(self.conn, self._sent.begin(http1.assemble_response_head(response)))
+            yield commands.SendData(self.conn, self._unsent(http1.assemble_response_head(response)))
 
     def _begin(self, request: http.Request, response: http.Response) -> bytes:
         """Begin with a final answer; returns its head."""
         stays = not self._leaving() and not self._is_last
-        head = answer_head(request, response, self._cors(), stays=stays)
+        head = heads.answer_head(request, response, self._cors(), stays=stays)
         self.response = response
         self._chunked, self._left, self._closes = head.chunked, head.length, head.closes
-        return self._sent.begin(head.data)
+        self._tail = b""
+        return self._unsent(head.data)
+
+    def _unsent(self, head: bytes) -> bytes:
+        """Return what is left to be sent of an answer's head: its client may have got the begin of it."""
+        return head if self._half_close is None else self._half_close.rest_of(head)
 
     def _switch(self, response: http.Response) -> CommandGenerator[None]:
         """Accept a WebSocket's handshake."""
         self.response, self._chunked, self._left = response, False, None
-        yield commands.SendData(self.conn, switching_head(response))
+        yield commands.SendData(self.conn, heads.switching_head(response))
         yield from self.make_pipe()
 
     def passthrough(self, event: events.Event) -> CommandGenerator[None]:
@@ -425,4 +429,4 @@ class GatewayHttp1Server(Http1Server):
             if self.request is not None:
                 added = cors.fields(self._cors(), self.request, response.headers.fields)
                 response.headers.fields += tuple(added)
-            yield commands.SendData(self.conn, self._sent.begin(http1.assemble_response(response)))
+            yield commands.SendData(self.conn, self._unsent(http1.assemble_response(response)))

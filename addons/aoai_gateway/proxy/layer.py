@@ -15,7 +15,7 @@ It differs from mitmproxy's in what replays need:
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mitmproxy.connection import ConnectionState, Server
 from mitmproxy.proxy import commands, events
@@ -24,22 +24,22 @@ from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
 from aoai_gateway.proxy.http1 import GatewayHttp1Server, Rest
-from aoai_gateway.proxy.messages import TIMER_SLACK, Connect, DeadlinePassed, GatewayLeaves, StreamDeadlines
 from aoai_gateway.proxy.remains import take_apart
 from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.stream import GatewayStream
+from aoai_gateway.proxy.stream_events import TIMER_SLACK, Connect, Crashed, DeadlinePassed, GatewayLeaves
 from aoai_gateway.proxy.upstream import connection_layers
 from aoai_gateway.runtime.connections import RESERVE_SECONDS
 from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.usage.early import EarlyAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from mitmproxy.connection import Connection
     from mitmproxy.proxy.layer import CommandGenerator, Layer
 
-    from aoai_gateway.proxy.lane import Taken
+    from aoai_gateway.proxy.delivery import Taken
     from aoai_gateway.runtime.gateway import Gateway
     from aoai_gateway.wire.gateway_error import GatewayError
 
@@ -55,6 +55,44 @@ BEFORE_HTTP = Rest(-math.inf, unused=True)
 """The rest of a connection in which no HTTP has begun."""
 
 
+class StreamDeadlines:
+    """The time at which each stream of a connection has a step due, in seconds on any monotonic clock.
+
+    mitmproxy's timers cannot be cancelled, and each is a task until it fires. One per request, for a time
+    that hardly ever passes, would pile up thousands on a busy keep-alive connection. So a timer that is under
+    way is reused for all deadlines after it: when it fires, the streams whose time has come are told, and the
+    timer is set anew for the others.
+    """
+
+    def __init__(self) -> None:
+        self._due: dict[Any, float] = {}
+        self._timers: set[float] = set()
+        """When the timers under way fire."""
+
+    def set(self, owner: Any, at: float) -> float | None:
+        """Set (or move) an owner's deadline. Returns the time for which a timer must be started, if any."""
+        self._due[owner] = at
+        return self._timer(at)
+
+    def clear(self, owner: Any) -> None:
+        """Forget an owner's deadline; its timer fires idly or is used for another."""
+        self._due.pop(owner, None)
+
+    def fired(self, now: float) -> tuple[list[Any], float | None]:
+        """Return the owners whose time has come, and the time for which the next timer must be started."""
+        self._timers = {at for at in self._timers if at > now}
+        expired = [owner for owner, at in self._due.items() if at <= now]
+        for owner in expired:
+            del self._due[owner]
+        return expired, self._timer(min(self._due.values(), default=math.inf))
+
+    def _timer(self, at: float) -> float | None:
+        if at == math.inf or (self._timers and min(self._timers) <= at):
+            return None
+        self._timers.add(at)
+        return at
+
+
 class GatewayLayer(HttpLayer):
     """The HTTP layer of a connection whose requests are for the gateway."""
 
@@ -63,7 +101,8 @@ class GatewayLayer(HttpLayer):
     def __init__(self, context: Context, gateway: Gateway) -> None:
         super().__init__(context, HTTPMode.transparent)
         self._gateway = gateway
-        self.deadlines = StreamDeadlines()
+        self._deadlines = StreamDeadlines()
+        self.clear_deadline: Callable[[Connect | DeadlinePassed], None] = self._deadlines.clear
         self.output = gateway.slow_readers.output(context.client.id)
         """What goes out to the client."""
         self._timers: set[commands.RequestWakeup] = set()
@@ -86,11 +125,13 @@ class GatewayLayer(HttpLayer):
         of a stream, and a head comes before its body. Each piece on its own would cost a system call, which
         is more than all the rest that is done with it.
         """
-        self._tidy()
+        # Nearly all that ever comes is data, which takes a shorter way.
+        child = self.connections.get(event.connection) if type(event) is events.DataReceived else None
+        said = self._handle_event(event) if child is None else self.event_to_child(child, event)
         connection: Connection | None = None
         pieces: list[bytes] = []
         try:
-            for command in self._handle_event(event):
+            for command in said:
                 if isinstance(command, commands.SendData):
                     if command.connection is not connection:
                         if connection is not None:
@@ -108,6 +149,8 @@ class GatewayLayer(HttpLayer):
             return
         if connection is not None:
             yield self._piece(connection, pieces)
+        if self._dead:
+            self._tidy()
 
     def _tidy(self) -> None:
         """Take apart what is left of connections that are gone. What goes wrong with that costs no call."""
@@ -125,10 +168,7 @@ class GatewayLayer(HttpLayer):
         return commands.SendData(connection, data)
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
-        if type(event) is events.DataReceived and (child := self.connections.get(event.connection)):
-            # Nearly all that ever comes, by a shorter way.
-            yield from self.event_to_child(child, event)
-        elif isinstance(event, events.Start):
+        if isinstance(event, events.Start):
             client = self.context.client
             if client not in self.connections and client.alpn != b"h2":
                 self._gateway.connections.speaks(client.id)
@@ -159,75 +199,58 @@ class GatewayLayer(HttpLayer):
             yield from super()._handle_event(event)
             if event.connection.state is ConnectionState.CLOSED:
                 self._gateway.slow_readers.closed(self.output)
-        elif isinstance(event, events.ConnectionEvent) and not self._is_known(event.connection):
-            pass  # the end of a connection that was forgotten
-        elif isinstance(event, events.CommandCompleted) and event.command not in self.command_sources:
-            pass
-        else:
+        elif isinstance(event, events.ConnectionEvent):
+            if event.connection in self.connections or event.connection == self.context.server:
+                yield from super()._handle_event(event)
+            # Else it is the end of a connection that was forgotten.
+        elif not isinstance(event, events.CommandCompleted) or event.command in self.command_sources:
             yield from super()._handle_event(event)
 
     def _refused(self, error: GatewayError) -> None:
         """Write down what is no request."""
         self._gateway.answered_early(EarlyAnswer.refused(error, None, address_of(self.context.client)))
 
-    def _is_known(self, connection: Connection) -> bool:
-        return connection in self.connections or connection == self.context.server
-
     def event_to_child(self, child: Layer, event: events.Event) -> CommandGenerator[None]:
         """Pass an event on, unless it belongs to an attempt that is over, and carry out what comes of it."""
         stream = child if isinstance(child, GatewayStream) else None
         source = self._source
         if stream is not None:
-            if (
-                source is not None
-                and isinstance(event, RESPONSE_EVENTS)
-                and not self._is_from(source, stream)
-            ):
-                return
+            if source is not None and isinstance(event, RESPONSE_EVENTS):
+                upstream = stream.upstream
+                if upstream is None or self.connections.get(upstream) is not source:
+                    return
             if isinstance(event, http_layers.RequestProtocolError):
                 stream.client_left()
             self._guarding += 1
         # A stream's own commands are no connection's events.
         self._source = child if stream is None else None
         try:
-            yield from self._carried_out(child, child.handle_event(event))
+            for command in child.handle_event(event):
+                if isinstance(command, commands.SendData):
+                    yield command
+                elif isinstance(command, http_layers.ReceiveHttp):
+                    received = command.event
+                    if isinstance(received, http_layers.RequestHeaders):
+                        self.streams[received.stream_id] = self._new_stream(received.stream_id)
+                    if (receiver := self.streams.get(received.stream_id)) is not None:  # it may be over
+                        yield from self.event_to_child(receiver, received)
+                elif isinstance(command, http_layers.SendHttp):
+                    yield from self.event_to_child(self.connections[command.connection], command.event)
+                elif isinstance(command, http_layers.DropStream):
+                    self.streams.pop(command.stream_id, None)
+                else:
+                    yield from self._carry_out(child, command)
         except Exception as error:
-            if stream is not None:
-                yield from self._carried_out(stream, stream.handle_event(stream.crashed(error)))
-            elif self._guarding:
+            if isinstance(event, Crashed) or (stream is None and self._guarding):
                 raise  # a stream has said this to the connection, and is to know
+            if stream is not None:
+                yield from self.event_to_child(stream, stream.crashed(error))
             else:
                 yield from self._connection_crashed(child, error)
         finally:
             self._source = source
             if stream is not None:
                 self._guarding -= 1
-
-    def _is_from(self, source: Layer, stream: GatewayStream) -> bool:
-        """Whether a connection is the one of the attempt that a stream is about."""
-        return stream.upstream is not None and self.connections.get(stream.upstream) is source
-
-    def _carried_out(self, child: Layer, said: CommandGenerator[None]) -> CommandGenerator[None]:
-        """Carry out what a connection or a stream says; what is left is for mitmproxy's server."""
-        for command in said:
-            if isinstance(command, commands.SendData):
-                yield command
-            elif isinstance(command, http_layers.ReceiveHttp):
-                yield from self._to_stream(command.event)
-            elif isinstance(command, http_layers.SendHttp):
-                yield from self.event_to_child(self.connections[command.connection], command.event)
-            elif isinstance(command, http_layers.DropStream):
-                self.streams.pop(command.stream_id, None)
-            else:
-                yield from self._carry_out(child, command)
-
-    def _to_stream(self, event: http_layers.HttpEvent) -> CommandGenerator[None]:
-        """Pass an event on to its stream, which may be over; a request's head begins one."""
-        if isinstance(event, http_layers.RequestHeaders):
-            self.streams[event.stream_id] = self._new_stream(event.stream_id)
-        stream = self.streams.get(event.stream_id)
-        if stream is not None:
-            yield from self.event_to_child(stream, event)
 
     def _carry_out(self, child: Layer, command: commands.Command) -> CommandGenerator[None]:
         """Carry out a rarer command, as mitmproxy's HTTP layer does."""
@@ -325,7 +348,7 @@ class GatewayLayer(HttpLayer):
     def register_connection(self, command: http_layers.RegisterHttpConnection) -> CommandGenerator[None]:
         """Tell the streams that wait for a connection what became of it."""
         for waiting in self.waiting_for_establishment.get(command.connection, ()):
-            self.deadlines.clear(waiting)
+            self._deadlines.clear(waiting)
         yield from super().register_connection(command)
 
     def _forget_dead_connections(self) -> None:
@@ -344,7 +367,7 @@ class GatewayLayer(HttpLayer):
 
     def set_deadline(self, owner: Connect | DeadlinePassed, at: float) -> CommandGenerator[None]:
         """Have something told when its time has come (monotonic seconds)."""
-        timer_at = self.deadlines.set(owner, at)
+        timer_at = self._deadlines.set(owner, at)
         if timer_at is not None:
             yield self._timer(timer_at)
 
@@ -354,7 +377,7 @@ class GatewayLayer(HttpLayer):
         return timer
 
     def _timer_fired(self) -> CommandGenerator[None]:
-        expired, timer_at = self.deadlines.fired(self._gateway.clock.monotonic() + TIMER_SLACK)
+        expired, timer_at = self._deadlines.fired(self._gateway.clock.monotonic() + TIMER_SLACK)
         if timer_at is not None:
             yield self._timer(timer_at)
         for owner in expired:

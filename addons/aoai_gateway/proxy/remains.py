@@ -2,7 +2,7 @@
 
 Layers refer to each other through their context, and each to itself by the method that takes its next event.
 So they would all stay until a garbage collection, a hundred objects for a connection, and one may be far off:
-the collector is kept off what stays (`app.garbage`), and an open connection is among it.
+the collector is kept off what stays (`app.memory`), and an open connection is among it.
 """
 
 from __future__ import annotations

@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 from aoai_gateway.identity.identify import read_certificate
 from aoai_gateway.proxy import heads
 from aoai_gateway.proxy.heads import HeaderIndex, set_fields
-from aoai_gateway.proxy.masks import secrets_of, strip_known
-from aoai_gateway.proxy.request import strip_secrets
 from aoai_gateway.quota.access import check_passed_on
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.bodies import LARGE_BODY, coding_of, is_upload
 from aoai_gateway.wire.credential_errors import invalid_token, unauthorized
 from aoai_gateway.wire.errors import upgrade_required
+from aoai_gateway.wire.masking import are_in, known, masked
 from aoai_gateway.wire.operations import REALTIME
-from aoai_gateway.wire.secrets import client_credential, strip_secret_query
+from aoai_gateway.wire.secrets import (
+    PROTOCOLS,
+    SECRET_HEADERS,
+    client_credential,
+    strip_secret_query,
+    without_secret_protocols,
+)
 from aoai_gateway.wire.targets import dialect_of, parse_target
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from mitmproxy import http
     from mitmproxy.connection import Client as ClientConnection
 
-    from aoai_gateway.config.models import Client
+    from aoai_gateway.config.models import Client, Config
     from aoai_gateway.engine.call import Setup
     from aoai_gateway.identity.identify import Identified, ShownCertificate
     from aoai_gateway.runtime.gateway import Gateway
@@ -45,6 +52,9 @@ HANDSHAKE_ONCE = frozenset({b"upgrade", b"sec-websocket-key", b"sec-websocket-ve
 WEBSOCKET_KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 
 OFFER = frozenset({b"upgrade", b"http2-settings"})
+
+SECRET_FIELDS = frozenset(name.encode() for name in SECRET_HEADERS)
+_PROTOCOLS = PROTOCOLS.encode()
 
 HOST = re.compile(r"[A-Za-z0-9._~:%\[\]-]{1,255}")
 
@@ -217,7 +227,7 @@ def body_limit(setup: Setup, head: HeaderIndex, *, spooled: bool) -> int:
 
 def is_spooled(gateway: Gateway, head: HeaderIndex, target: Target) -> bool:
     """Whether a request's body goes to disk: it is an upload, it is large, and nothing looks at it."""
-    if not may_be_large(head) or gateway.needs_requests:
+    if not may_be_large(head) or gateway.heard.need_requests:
         return False
     if (head.get("content-encoding") or "identity").lower() != "identity":
         return False
@@ -245,7 +255,58 @@ def _check_handshake(request: http.Request, head: HeaderIndex) -> None:
         or head.get("sec-websocket-version") != "13"
         or not WEBSOCKET_KEY.fullmatch(head.get("sec-websocket-key") or "")
         or bool(HANDSHAKE_ONCE & head.repeated)
-        or heads.request_body_size(request) != 0
+        or b"transfer-encoding" in head
+        or head.length not in (None, 0)
     )
     if wrong:
         raise upgrade_required()
+
+
+def secrets_of(
+    config: Config, fetched: Iterable[KnownSecrets] = (), token: KnownSecrets | None = None
+) -> tuple[KnownSecrets, ...]:
+    """Return what is to be masked in a call.
+
+    ``fetched``: credentials that the configuration does not hold; ``token``: the client's own.
+    """
+    ours = (known(config.secrets), *fetched)
+    return ours if token is None else (*ours, token)
+
+
+def strip_secrets(request: http.Request) -> None:
+    """Take the credentials out of a client's request, before an addon sees it."""
+    headers = request.data.headers
+    names = {name.lower() for name, _ in headers.fields}
+    if not names.isdisjoint(SECRET_FIELDS):
+        headers.fields = tuple([f for f in headers.fields if f[0].lower() not in SECRET_FIELDS])
+    if _PROTOCOLS in names:
+        offered: str = headers[PROTOCOLS]
+        kept = without_secret_protocols(offered)
+        if kept != offered:
+            headers.pop(PROTOCOLS)
+        if kept and kept != offered:
+            headers[PROTOCOLS] = kept
+
+
+def strip_known(request: http.Request, secrets: Sequence[KnownSecrets]) -> None:
+    """Take known secrets out of a request's head, wherever they stand in it.
+
+    A field and a query parameter go as a whole; in a path, stars take the place. The client shows its key in
+    one of the documented places; but what it has put elsewhere too must not reach a backend or a file.
+    """
+    fields, path = request.data.headers.fields, request.data.path
+    head = b"\n".join((path, *chain.from_iterable(fields)))
+    if not are_in(head, secrets) and not (b"%" in path and are_in(unquote_to_bytes(path), secrets)):
+        return
+    request.headers.fields = tuple(f for f in fields if not are_in(f[0] + b": " + f[1], secrets))
+    before, mark, query = path.partition(b"?")
+    kept = [pair for pair in query.split(b"&") if not _holds(pair, secrets)]
+    shown = masked(before, secrets)
+    if shown is before and _holds(before, secrets):
+        shown = b"/" + b"*" * (len(before) - 1)
+    request.data.path = shown + mark + b"&".join(kept) if kept else shown
+
+
+def _holds(part: bytes, secrets: Sequence[KnownSecrets]) -> bool:
+    """Whether a part of a target holds a secret, however much of it is percent-encoded."""
+    return are_in(part, secrets) or (b"%" in part and are_in(unquote_to_bytes(part), secrets))

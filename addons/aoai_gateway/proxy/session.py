@@ -35,10 +35,10 @@ from wsproto.utilities import LocalProtocolError
 from aoai_gateway.engine.effects import ClientGone, Ended, Result
 from aoai_gateway.proxy.http1 import BROKEN_OFF
 from aoai_gateway.proxy.session_meaning import Passed, SessionMeaning
-from aoai_gateway.proxy.session_side import FRAME, MOST_PARTS, TURN_SECONDS, Preamble, Side, pieces
+from aoai_gateway.proxy.session_opening import FRAME, MOST_PARTS, TURN_SECONDS, Preamble, Side, pieces
 from aoai_gateway.wire import session_messages
 from aoai_gateway.wire.gateway_error import GatewayError
-from aoai_gateway.wire.masking import Screen
+from aoai_gateway.wire.masking import Screen, masked
 
 if TYPE_CHECKING:
     from mitmproxy.proxy.layer import CommandGenerator
@@ -82,8 +82,8 @@ class MessageSession:
         self._driver = driver
         self._opening = opening
         preamble = attempt.received.preamble if attempt.received is not None else None
-        self._client = Side(ConnectionType.SERVER, "client") if opening is None else opening.side
-        self._backend: Side = Side(ConnectionType.CLIENT, "backend") if preamble is None else preamble
+        self.client = Side(ConnectionType.SERVER, "client") if opening is None else opening.side
+        self.backend: Side = Side(ConnectionType.CLIENT, "backend") if preamble is None else preamble
         self._is_of_responses = opening is not None and opening.with_status
         self._limits = here.call.setup.config.limits
         self._begun = self._heard = self._turn = here.now()
@@ -119,11 +119,11 @@ class MessageSession:
 
     def _take_over(self, opening: SessionOpening) -> CommandGenerator[None]:
         """Go on with what has come before there was a session; the backend has the first message already."""
-        session, backend = self._call.session, self._backend
+        session, backend = self._call.session, self.backend
         assert session is not None and opening.first is not None and isinstance(backend, Preamble)
         session.messages_in += 1
         yield from self._show(WebSocketMessage(Opcode.TEXT, True, opening.first, self._here.clock.time()))
-        for side, messages in ((backend, backend.held), (self._client, opening.later)):
+        for side, messages in ((backend, backend.held), (self.client, opening.later)):
             for content, text in messages:
                 if self.result is None:
                     yield from self._message(side, content, text=text)
@@ -131,7 +131,7 @@ class MessageSession:
         if backend.closed is not None and self.result is None:
             yield from self._closed(backend, backend.closed)
         if opening.waiting and self.result is None:
-            yield from self._receive(self._client, bytes(opening.waiting))
+            yield from self.receive(self.client, bytes(opening.waiting))
             opening.waiting.clear()
 
     def watch(self) -> CommandGenerator[None]:
@@ -174,16 +174,16 @@ class MessageSession:
 
     def client_gone(self) -> CommandGenerator[None]:
         """Take in that the client's connection has ended without a close."""
-        yield from self._send(self._backend, CloseConnection(1001, ""))
-        yield from self._over(1006, "", self._client)
+        yield from self._send(self.backend, CloseConnection(1001, ""))
+        yield from self._over(1006, "", self.client)
         self.result = ClientGone(self._here.now(), self._ended(), self._here.layer.output.is_cut)
 
     def backend_gone(self) -> CommandGenerator[None]:
         """Take in that the backend's connection has ended without a close."""
         error = session_messages.session_disconnected()
         yield from self._tell(error)
-        yield from self._send(self._client, CloseConnection(session_messages.close_code(error), error.code))
-        yield from self._over(1006, "", self._backend)
+        yield from self._send(self.client, CloseConnection(session_messages.close_code(error), error.code))
+        yield from self._over(1006, "", self.backend)
         self.result = replace(self._ended(), complete=False, reason="broke off its session")
 
     def _end(self, error: GatewayError) -> CommandGenerator[None]:
@@ -192,22 +192,22 @@ class MessageSession:
             return
         code = session_messages.close_code(error)
         yield from self._tell(error)
-        yield from self._send(self._client, CloseConnection(code, error.code))
-        yield from self._send(self._backend, CloseConnection(1000, ""))
+        yield from self._send(self.client, CloseConnection(code, error.code))
+        yield from self._send(self.backend, CloseConnection(1000, ""))
         yield from self._over(code, error.code, None)
         self.result = replace(self._ended(), error=error)
 
     def _closed(self, side: Side, event: CloseConnection) -> CommandGenerator[None]:
         """One side has closed the session in good order: so does the other one."""
         code = 1000 if event.code in UNSPEAKABLE else event.code
-        if side is self._backend and event.reason:
-            reason = self._masked_at_once(event.reason.encode()).decode(errors="replace")
+        if side is self.backend and event.reason:
+            reason = masked(event.reason.encode(), self._here.secrets).decode(errors="replace")
             event = CloseConnection(event.code, reason)
-        for each in (self._client, self._backend):
+        for each in (self.client, self.backend):
             yield from self._send(each, CloseConnection(code, event.reason))
         yield from self._over(event.code, event.reason or "", side)
         self.result = self._ended()
-        if side is self._backend and event.code not in IN_ORDER:
+        if side is self.backend and event.code not in IN_ORDER:
             reason = f"closed its session with {int(event.code)}"
             self.result = replace(self.result, complete=False, reason=reason)
 
@@ -217,12 +217,12 @@ class MessageSession:
         assert session is not None and data is not None
         here.clear_deadline()
         session.close_code, session.closed_by = int(code), "gateway" if side is None else side.name
-        data.closed_by_client = side is self._client
+        data.closed_by_client = side is self.client
         data.close_code, data.close_reason = int(code), reason
         data.timestamp_end = here.clock.time()
         yield from self._attempt.abandon()
         # A client that has still something to say would not read the close if its connection were cut now.
-        last_word = ErrorCode.PASSTHROUGH_CLOSE if side is self._client else BROKEN_OFF
+        last_word = ErrorCode.PASSTHROUGH_CLOSE if side is self.client else BROKEN_OFF
         yield here.send(ResponseProtocolError(here.id, "the session is over", last_word))
         yield from self._driver.book(self._quota.end(here.now()))
 
@@ -239,31 +239,20 @@ class MessageSession:
             finish_reason=str(session.close_code) if session.close_code else None,
         )
 
-    def tell_end(self) -> CommandGenerator[None]:
-        """Let other addons see that it is over."""
-        yield from self._here.tell(layers.websocket.WebsocketEndHook)
-
     # --- what comes ------------------------------------------------------------------------------------
-
-    def from_client(self, data: bytes) -> CommandGenerator[None]:
-        """Take in what the client has sent."""
-        yield from self._receive(self._client, data)
-
-    def from_backend(self, data: bytes) -> CommandGenerator[None]:
-        """Take in what the backend has sent."""
-        yield from self._receive(self._backend, data)
 
     def inject(self, message: WebSocketMessage) -> CommandGenerator[None]:
         """Take in a message that a user has made up for one of the sides."""
-        side = self._client if message.from_client else self._backend
+        side = self.client if message.from_client else self.backend
         yield from self._message(side, message.content, text=message.is_text, injected=True)
 
-    def _receive(self, side: Side, data: bytes) -> CommandGenerator[None]:
+    def receive(self, side: Side, data: bytes) -> CommandGenerator[None]:
+        """Take in what one of the sides has sent."""
         self._heard = self._turn = self._here.now()
         limit = self._limits.message_mb * 1024 * 1024
         side.socket.receive_data(data)
         for event in side.socket.events():
-            if isinstance(event, BytesMessage) and side is self._client:
+            if isinstance(event, BytesMessage) and side is self.client:
                 yield from self._end(session_messages.message_not_text())
             elif isinstance(event, Message):
                 side.take(event.data)
@@ -273,8 +262,8 @@ class MessageSession:
                     yield from self._message(side, side.whole(), text=isinstance(event, TextMessage))
             elif isinstance(event, Ping | Pong):
                 payload = bytes(event.payload)
-                if side is self._backend:
-                    payload = self._masked_at_once(payload)
+                if side is self.backend:
+                    payload = masked(payload, self._here.secrets)
                 yield from self._send(self._other(side), type(event)(payload))
             elif isinstance(event, CloseConnection):
                 yield from self._closed(side, event)
@@ -283,13 +272,13 @@ class MessageSession:
             yield from self._give_way()
 
     def _other(self, side: Side) -> Side:
-        return self._backend if side is self._client else self._client
+        return self.backend if side is self.client else self.client
 
     def _message(
         self, side: Side, content: bytes, *, text: bool, injected: bool = False
     ) -> CommandGenerator[None]:
         """Pass a message on, after the addons that look at it have."""
-        session, from_client = self._call.session, side is self._client
+        session, from_client = self._call.session, side is self.client
         assert session is not None
         is_ours = False
         """Whether it is not the client's business."""
@@ -353,18 +342,13 @@ class MessageSession:
     def _masked(self, content: bytes) -> CommandGenerator[bytes]:
         """Mask secrets in a backend's message; a large one in pieces, so that others have their turn."""
         if len(content) <= FRAME:
-            return self._masked_at_once(content)
+            return masked(content, self._here.secrets)
         screen = Screen(*self._here.secrets)
         pieces = []
         for start in range(0, len(content), FRAME):
             pieces.append(screen.feed(content[start : start + FRAME]))
             yield from self._give_way()
         return b"".join([*pieces, screen.finish()])
-
-    def _masked_at_once(self, content: bytes) -> bytes:
-        for secrets in self._here.secrets:
-            content = secrets.mask(content)
-        return content
 
     def _give_way(self) -> CommandGenerator[None]:
         """Let others have their turn, if this session has had its own."""
@@ -379,14 +363,14 @@ class MessageSession:
             return
         yield from self._tell(refusal)
         if response is not None:
-            yield from self._pass_on(self._backend, session_messages.cancel(response), text=True)
+            yield from self._pass_on(self.backend, session_messages.cancel(response), text=True)
 
     # --- what goes out ---------------------------------------------------------------------------------
 
     def _tell(self, error: GatewayError) -> CommandGenerator[None]:
         """Tell the client of an error, in the words of its SDK."""
         text = session_messages.error_message(error, with_status=self._is_of_responses)
-        yield from self._send(self._client, TextMessage(text))
+        yield from self._send(self.client, TextMessage(text))
         message = WebSocketMessage(Opcode.TEXT, False, text.encode(), self._here.clock.time(), injected=True)
         yield from self._show(message)
 
@@ -409,7 +393,7 @@ class MessageSession:
             data = socket.send(event)
         except LocalProtocolError:
             return  # it closes just now
-        if side is self._client:
+        if side is self.client:
             yield self._here.send(ResponseData(self._here.id, data))
         elif self._attempt.server is not None:
             yield SendHttp(RequestData(self._here.id, data), self._attempt.server)

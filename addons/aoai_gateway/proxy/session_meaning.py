@@ -2,25 +2,97 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aoai_gateway.proxy.shown_names import SessionNames
-from aoai_gateway.wire import session_messages
+from aoai_gateway.quota.access import check_access
+from aoai_gateway.wire import errors, session_messages
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.gateway_error import GatewayError
-from aoai_gateway.wire.session_messages import CREATE, LARGE_MESSAGE, SETTINGS, Message, message_malformed
+from aoai_gateway.wire.session_messages import (
+    CREATE,
+    LARGE_MESSAGE,
+    SETTINGS,
+    Message,
+    message_malformed,
+    with_models,
+)
 
 if TYPE_CHECKING:
     from mitmproxy.proxy.layer import CommandGenerator
 
+    from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.session_quota import SessionQuota
     from aoai_gateway.proxy.engine_driver import EngineDriver
     from aoai_gateway.proxy.stream_context import StreamContext
+    from aoai_gateway.routing.backends import Backend
 
 MOST_MADE = 128
 """Responses of one session that are remembered."""
+
+TRANSCRIBERS = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize")
+"""Models that a realtime deployment itself can write down with what it hears; they are no deployments.
+
+A name may have the date of a version behind it.
+"""
+
+_DATE = re.compile(r"-\d{4}-\d\d-\d\d$")
+
+
+class SessionNames:
+    """Replaces names both ways, for one session at one backend."""
+
+    def __init__(self, call: Call, backend: Backend) -> None:
+        self._call = call
+        self._backend = backend
+        self._own = backend.deployment(call.deployment)
+        self.model: str | None = None
+        """The model of the session, as the backend has named it."""
+
+    def real(self, message: Message) -> bytes | None:
+        """Make a client's message one for the backend; None if it may go as it is.
+
+        Raises GatewayError for a deployment that the client may not use, or that the backend's endpoint
+        does not have.
+        """
+        return with_models(message, self.real_name)
+
+    def shown(self, message: Message) -> bytes | None:
+        """Make a backend's message one for the client; None if it may go as it is."""
+        named = message.session_model or message.response_model
+        if named is not None and named != self._own:
+            self.model = named
+        return with_models(message, self._shown)
+
+    def real_name(self, asked: str) -> str:
+        """Return the name that a deployment has at the backend; raises as `real`."""
+        call = self._call
+        config, name = call.setup.config, call.setup.config.spelled(asked)
+        if self.is_own(asked):
+            return self._own
+        if name in config.virtual_deployments:
+            check_access(call.client, name)
+            here = self._backend.endpoint.name
+            pool = call.setup.table.pool(name) or ()
+            found = next((each for each in pool if each.endpoint.name == here), None)
+            if found is None:
+                raise errors.deployment_not_found(asked)
+            return found.deployment(name)
+        if _DATE.sub("", name) not in TRANSCRIBERS:
+            check_access(call.client, name)
+            if not config.knows(name):
+                raise errors.deployment_not_found(asked)
+        return asked
+
+    def is_own(self, asked: str) -> bool:
+        """Whether this is the client's name of the session's own deployment."""
+        return self._call.setup.config.spelled(asked) in (self._call.deployment, self._call.asked)
+
+    def _shown(self, real: str) -> str:
+        call = self._call
+        return (call.asked or call.deployment) if real == self._own and call.deployment else real
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +185,7 @@ class SessionMeaning:
         if body.model is not None and not self.names.is_own(body.model):
             # It would be served, and be booked, limited and priced as the other one.
             raise message_malformed("A session has one deployment. Open another one for another deployment.")
-        bound = self._here.gateway.engine.admission.response_bound(call, body.max_tokens)
+        bound = self._limit(body.max_tokens)
         passed = body.edited(model=name, max_tokens=bound)
         return (yield from self._book(passed, bound or body.max_tokens))
 
@@ -145,9 +217,7 @@ class SessionMeaning:
         message = Message(str(body.parsed.get("type", "")), body.parsed)
         # Where responses are bounded, it has to be read whole.
         if message.type in SETTINGS or (message.type == CREATE and self._limit(None) is not None):
-            raise _too_long(message.type)
+            raise message_malformed(
+                f"A message of the type {message.type} may have {LARGE_MESSAGE:,} bytes at most."
+            )
         return message
-
-
-def _too_long(kind: str) -> GatewayError:
-    return message_malformed(f"A message of the type {kind} may have {LARGE_MESSAGE:,} bytes at most.")

@@ -1,6 +1,6 @@
 """The steps of a stream that is, or is about to be, a session of messages (a WebSocket).
 
-A stream has these beside its own (:data:`~aoai_gateway.proxy.stream_states.STEPS` names them
+A stream has these beside its own (:data:`~aoai_gateway.proxy.stream_events.STEPS` names them
 ``sessions.client`` and so on). What is said in a session is for
 :class:`~aoai_gateway.proxy.session.MessageSession`, and before there is one for
 :class:`~aoai_gateway.proxy.session_opening.SessionOpening`; here, what comes of it leads the stream on.
@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mitmproxy.proxy.layers.http import HttpResponseHeadersHook, RequestData
+from mitmproxy.proxy.layers.websocket import WebsocketEndHook
 from wsproto.connection import ConnectionState
 
 from aoai_gateway.engine.effects import ClientGone, Result
@@ -18,8 +19,8 @@ from aoai_gateway.proxy.downstream_response import Progress
 from aoai_gateway.proxy.session import MessageSession
 from aoai_gateway.proxy.session_opening import SessionOpening
 from aoai_gateway.proxy.stream_context import Led, StreamPart
-from aoai_gateway.proxy.stream_states import State
-from aoai_gateway.wire.session_messages import message_too_large, session_moved
+from aoai_gateway.proxy.stream_events import State
+from aoai_gateway.wire.session_messages import message_too_large, session_expired, session_moved
 
 if TYPE_CHECKING:
     from mitmproxy.proxy import events
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
     from aoai_gateway.proxy.downstream_response import DownstreamResponse
     from aoai_gateway.proxy.engine_driver import EngineDriver
-    from aoai_gateway.proxy.messages import GatewayLeaves
     from aoai_gateway.proxy.stream_context import StreamContext
+    from aoai_gateway.proxy.stream_events import GatewayLeaves
     from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
     from aoai_gateway.wire.targets import Target
 
@@ -132,7 +133,7 @@ class SessionSteps(StreamPart):
     def opening_overdue(self, _: events.Event) -> CommandGenerator[None]:
         """The client has not said what it wants."""
         assert self.opening is not None
-        yield from self.opening.overdue()
+        yield from self.opening.refuse(session_expired("Nothing was said."))
         yield from self._stream.vanish()
 
     def opening_leave(self, _: events.Event | None = None) -> CommandGenerator[None]:
@@ -171,11 +172,11 @@ class SessionSteps(StreamPart):
 
     def client(self, event: RequestData) -> CommandGenerator[None]:
         """The client has sent something."""
-        yield from self._lead(self._messages.from_client(event.data))
+        yield from self._lead(self._messages.receive(self._messages.client, event.data))
 
     def backend(self, event: ResponseData) -> CommandGenerator[None]:
         """The backend has sent something."""
-        yield from self._lead(self._messages.from_backend(event.data))
+        yield from self._lead(self._messages.receive(self._messages.backend, event.data))
 
     def injected(self, event: WebSocketMessageInjected) -> CommandGenerator[None]:
         """A user has made a message up."""
@@ -200,7 +201,7 @@ class SessionSteps(StreamPart):
 
     def tell_end(self) -> CommandGenerator[None]:
         """Let other addons see the session that has ended."""
-        yield from self._messages.tell_end()
+        yield from self._here.tell(WebsocketEndHook)
 
     def count_out(self) -> None:
         """Have the gateway count the session no more."""

@@ -1,7 +1,7 @@
 """One request of a client, from its headers to the end of its answer.
 
 The stream is a state machine. Its state and the kind of an event say which step comes next
-(:data:`~aoai_gateway.proxy.stream_states.STEPS`); an event that its state does not expect is dropped. Its
+(:data:`~aoai_gateway.proxy.stream_events.STEPS`); an event that its state does not expect is dropped. Its
 parts do the work: the request that comes in, the answer that goes out, the attempt under way, the delivery of
 its stream, and the driver of the engine. The engine decides; its effects become the parts' work, and what
 comes of that is the engine's next result.
@@ -36,15 +36,20 @@ from mitmproxy.proxy.layers.http._http1 import Http1Connection
 
 from aoai_gateway.engine import effects
 from aoai_gateway.engine.call import Outcome
-from aoai_gateway.proxy.delivery import Delivery
+from aoai_gateway.proxy.delivery import Delivery, Lane
 from aoai_gateway.proxy.downstream_request import RequestSteps
 from aoai_gateway.proxy.downstream_response import DownstreamResponse, Progress
 from aoai_gateway.proxy.engine_driver import EngineDriver
-from aoai_gateway.proxy.lane import Lane
-from aoai_gateway.proxy.messages import DEADLINE_SLACK, Crashed, DeadlinePassed, WholeResponse
 from aoai_gateway.proxy.session_steps import SessionSteps
 from aoai_gateway.proxy.stream_context import StreamContext
-from aoai_gateway.proxy.stream_states import STEPS, State
+from aoai_gateway.proxy.stream_events import (
+    DEADLINE_SLACK,
+    STEPS,
+    Crashed,
+    DeadlinePassed,
+    State,
+    WholeResponse,
+)
 from aoai_gateway.proxy.upstream_attempt import UpstreamAttempt
 from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.runtime.stream_hooks import GatewayAttemptFailedHook
@@ -55,7 +60,7 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layer import CommandGenerator
 
-    from aoai_gateway.proxy.messages import StreamLayer
+    from aoai_gateway.proxy.stream_events import StreamLayer
     from aoai_gateway.proxy.unfolding import Unfolding
     from aoai_gateway.proxy.upstream_response import UpstreamResponse
     from aoai_gateway.runtime.gateway import Gateway
@@ -114,19 +119,20 @@ class GatewayStream(HttpStream):
         received = self._attempt.received if self._attempt is not None else None
         return received.unfolding if received is not None else None
 
+    # These three give the generator that takes an event, and are none: each command would pass through them.
+
     def handle_event(self, event: events.Event) -> CommandGenerator[None]:
         """Take an event, or queue it while the stream is paused: of a session's client, within a bound."""
         sessions = self._sessions
         if sessions is not None and isinstance(event, RequestData) and sessions.is_any:
             if sessions.is_flooded:
-                return
+                return _nothing()
             if sessions.comes(event):
-                yield from self._flooded()
-                return
+                return self._flooded()
         unfolding = self._unfolding if self._paused else None
         if unfolding is not None and isinstance(event, ResponseData) and not unfolding.waits(len(event.data)):
-            return
-        yield from super().handle_event(event)
+            return _nothing()
+        return super().handle_event(event)
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         if self._sessions is not None and self._sessions.ahead and isinstance(event, RequestData):
@@ -134,14 +140,15 @@ class GatewayStream(HttpStream):
         unfolding = self._unfolding
         if unfolding is not None and isinstance(event, ResponseData | ResponseEndOfMessage):
             assert self._attempt is not None
-            yield from unfolding.take(event, self._here, self._step, self._attempt.abandon)
-        else:
-            yield from self._step(event)
+            return unfolding.take(event, self._here, self._step, self._attempt.abandon)
+        return self._step(event)
 
     def _step(self, event: events.Event) -> CommandGenerator[None]:
         step = STEPS.get((self._here.state, type(event)))
-        if step is not None:
-            yield from attrgetter(step)(self)(event)
+        if step is None:
+            return _nothing()
+        taken: CommandGenerator[None] = attrgetter(step)(self)(event)
+        return taken
 
     def client_left(self) -> None:
         """Hear at once that the client hung up; the event itself waits as long as the stream is paused."""
@@ -308,11 +315,9 @@ class GatewayStream(HttpStream):
     def finish_with(self, result: effects.Result) -> CommandGenerator[None]:
         """Go on at the end of an answer, in this event if no request can use the connection too early."""
         client = self._here.layer.connections.get(self._here.client)
-        if isinstance(client, Http1Connection) and client.buf:
-            # A pipelined request would be read, and sent, before the backend's connection is reset.
-            yield from self.delay(result)
-        else:
-            yield from self.advance(result)
+        # A pipelined request would be read, and sent, before the backend's connection is reset.
+        is_too_early = isinstance(client, Http1Connection) and client.buf
+        return self.delay(result) if is_too_early else self.advance(result)
 
     # --- delivery --------------------------------------------------------------------------------------
 
@@ -436,7 +441,7 @@ class GatewayStream(HttpStream):
         if self._sessions is not None:
             self._sessions.count_out()
         if self._here.call is not None:
-            self._here.gateway.over(self._here.call.id)
+            self._here.gateway.calls.pop(self._here.call.id, None)
 
     # --- bugs ------------------------------------------------------------------------------------------
 
@@ -476,3 +481,7 @@ class GatewayStream(HttpStream):
         here.flow.live = False
         self._count_out()
         yield DropStream(here.id)
+
+
+def _nothing() -> CommandGenerator[None]:
+    yield from ()

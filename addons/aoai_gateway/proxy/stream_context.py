@@ -25,11 +25,10 @@ from mitmproxy.proxy.layers.http import (
     SendHttp,
 )
 
-from aoai_gateway.proxy.error_responses import error_response
 from aoai_gateway.proxy.heads import NO_HEAD, HeaderIndex
-from aoai_gateway.proxy.messages import DeadlinePassed
+from aoai_gateway.proxy.own_responses import error_response
 from aoai_gateway.proxy.request_head import address_of
-from aoai_gateway.proxy.stream_states import State
+from aoai_gateway.proxy.stream_events import DeadlinePassed, State
 from aoai_gateway.runtime.stream_hooks import Ask, Awaited, GatewayAskHook, Resume
 from aoai_gateway.usage.early import EarlyAnswer
 from aoai_gateway.wire.targets import dialect_of
@@ -46,8 +45,8 @@ if TYPE_CHECKING:
 
     from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.effects import Result
-    from aoai_gateway.proxy.messages import StreamLayer
     from aoai_gateway.proxy.request_head import AcceptedRequest
+    from aoai_gateway.proxy.stream_events import StreamLayer
     from aoai_gateway.runtime.gateway import Gateway
     from aoai_gateway.runtime.held_bytes import Held
     from aoai_gateway.runtime.spool import Spool
@@ -165,12 +164,7 @@ class StreamContext:
 
     def clear_deadline(self) -> None:
         """Forget the deadline."""
-        self.layer.deadlines.clear(self._deadline)
-
-    def hold(self, size: int) -> None:
-        """Count so many bytes more as in memory. Raises GatewayError (503) if there is no room for them."""
-        if self.held is not None:
-            self.held.grow(size)
+        self.layer.clear_deadline(self._deadline)
 
     def release_body(self) -> None:
         """Count the body as in memory no more; delete one on disk."""
@@ -179,10 +173,10 @@ class StreamContext:
             self.gateway.connections.files -= 1
         if self.held is not None:
             self.held.release()
-        if not self.gateway.needs_requests and hasattr(self, "flow"):
+        if not self.gateway.heard.need_requests and hasattr(self, "flow"):
             # Nothing has the flow but layers, which are garbage that may wait for long.
             self.flow.request.data.content = None
-        if self.call is not None and not self.gateway.gives_calls:
+        if self.call is not None and not self.gateway.heard.get_calls:
             # Its prompt and header fields are read once more, when it is written down.
             self.call.delivered = None
 
@@ -270,7 +264,8 @@ class StreamContext:
 
     def refused(self, error: GatewayError) -> None:
         """Write down that the request is refused before it became a call."""
-        self.gateway.observer.refused(self.flow, error)
+        if self.gateway.observer is not None:
+            self.gateway.observer.refused(self.flow, error)
         client = self.accepted.client.name if self.accepted is not None else None
         path = self.flow.request.path
         self.gateway.answered_early(EarlyAnswer.refused(error, client, address_of(self.client), path))

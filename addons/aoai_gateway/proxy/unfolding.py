@@ -18,7 +18,7 @@ from mitmproxy.proxy.layers.http import (
     ResponseProtocolError,
 )
 
-from aoai_gateway.proxy.stream_states import State
+from aoai_gateway.proxy.stream_events import State
 from aoai_gateway.wire.content_coding import NotDecodedError, StreamDecoder
 
 if TYPE_CHECKING:

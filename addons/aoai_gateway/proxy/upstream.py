@@ -14,6 +14,7 @@ from mitmproxy.proxy.layers.http import (
     ErrorCode,
     Http1Client,
     HttpClient,
+    HttpEvent,
     ReceiveHttp,
     RegisterHttpConnection,
     ResponseHeaders,
@@ -24,12 +25,11 @@ from mitmproxy.proxy.layers.tls import ServerTLSLayer
 
 from aoai_gateway.proxy import heads
 from aoai_gateway.proxy.bodies import BodyReader
-from aoai_gateway.proxy.messages import WholeRequest, WholeResponse
+from aoai_gateway.proxy.stream_events import WholeRequest, WholeResponse
 
 if TYPE_CHECKING:
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.layer import CommandGenerator, Layer
-    from mitmproxy.proxy.layers.http import HttpEvent
     from OpenSSL import SSL
 
 BEGIN = b"HTTP/"
@@ -116,7 +116,7 @@ class BackendHttp1Client(Http1Client):
 
     def handle_event(self, event: events.Event) -> CommandGenerator[None]:
         """Handle an event. Nothing here waits for an answer, so nothing has to be kept for later."""
-        return self._handle_event(event)
+        return self.send(event) if isinstance(event, HttpEvent) else self._handle_event(event)
 
     def send(self, event: HttpEvent) -> CommandGenerator[None]:
         """Send a request, or a part of it."""
@@ -179,7 +179,7 @@ class BackendHttp1Client(Http1Client):
         size = head.size
         if size is not None and 0 <= size <= len(self.buf):
             body = bytes(self.buf.maybe_extract_at_most(size) or b"")
-            yield ReceiveHttp(WholeResponse(self.stream_id, head.response, body))
+            yield ReceiveHttp(WholeResponse(self.stream_id, head.response, data=body))
             if not self.request_done:
                 self.state = self.done  # until the rest of an upload has been sent, or never is
             yield from self.mark_done(response=True)

@@ -7,8 +7,9 @@ come in, known secrets are masked in them, and its deadline is kept.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import time
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from mitmproxy import http
@@ -25,39 +26,51 @@ from mitmproxy.proxy.layers.http import (
 )
 
 from aoai_gateway.engine.attempt import FailureKind
-from aoai_gateway.engine.effects import ClientGone, Drained, Ended, Failed, Result, Send
-from aoai_gateway.engine.failures import keeps_state
-from aoai_gateway.proxy.masks import is_coded, mask_decoded, mask_head, masked
-from aoai_gateway.proxy.messages import Connect, WholeRequest
-from aoai_gateway.proxy.request import build_request, without_secrets
-from aoai_gateway.proxy.session_side import TURN_SECONDS, pieces
-from aoai_gateway.proxy.shown_names import SessionNames, shown_names
+from aoai_gateway.engine.effects import ClientGone, Drained, Failed, Result, Send
+from aoai_gateway.engine.routing_request import keeps_state
+from aoai_gateway.proxy.answers import (
+    conceal_minted,
+    is_coded,
+    mask_decoded,
+    mask_head,
+    read_large,
+    replace_names,
+    shown_names,
+)
+from aoai_gateway.proxy.heads import FRAMING, HANDSHAKE, HOP_BY_HOP, connection_options, make_request
+from aoai_gateway.proxy.request_head import SECRET_FIELDS
+from aoai_gateway.proxy.session_opening import TURN_SECONDS, pieces
+from aoai_gateway.proxy.stream_events import Connect, WholeRequest
+from aoai_gateway.proxy.uploads import send_blocks
 from aoai_gateway.proxy.upstream import was_opened_ahead
-from aoai_gateway.proxy.upstream_response import UpstreamResponse
+from aoai_gateway.proxy.upstream_response import UpstreamResponse, ended_of
 from aoai_gateway.runtime.stream_hooks import AttemptFailed
-from aoai_gateway.wire.content_coding import MOST_AT_ONCE, MOST_READ, NotDecodedError, decode
+from aoai_gateway.wire.authority import authority
+from aoai_gateway.wire.content_coding import MOST_AT_ONCE
 from aoai_gateway.wire.delivered import Delivered
-from aoai_gateway.wire.gateway_error import GatewayError
-from aoai_gateway.wire.masking import Screen
+from aoai_gateway.wire.masking import Screen, masked
 from aoai_gateway.wire.resource_names import is_id, references_in
-from aoai_gateway.wire.secrets import digest_of, minted_in
-from aoai_gateway.wire.session_messages import read_asked
-from aoai_gateway.wire.stored import BLOCK, Pieces
-from aoai_gateway.wire.usage import AnswerFacts, read_answer
+from aoai_gateway.wire.secrets import credential_fields
+from aoai_gateway.wire.stored import Pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from mitmproxy.proxy.layer import CommandGenerator
     from mitmproxy.proxy.layers.http import HttpEvent
 
     from aoai_gateway.config.models import Endpoint
-    from aoai_gateway.engine.effects import Announce
+    from aoai_gateway.engine.call import Call
+    from aoai_gateway.engine.effects import Announce, Ended
     from aoai_gateway.proxy.stream_context import StreamContext
+    from aoai_gateway.routing.backends import Backend
 
+SAID_ANEW = frozenset({b"host", b"expect", b"http2-settings", b"sec-websocket-extensions"}) | FRAMING
+"""Fields that each attempt's request has of its own, or does not have."""
 
-LOOK_SECONDS = 0.1
-"""The time between two looks whether a backend that takes nothing of an upload has answered."""
+MAY_LACK_BODY = frozenset({b"GET", b"DELETE", b"HEAD"})
+"""Methods of requests that say nothing of a body which they do not have (RFC 9110 §8.6)."""
+
+_NOT_FORWARDED = HOP_BY_HOP | SAID_ANEW | SECRET_FIELDS
+_OURS = b"x-gateway-"
 
 
 class UpstreamAttempt:
@@ -115,7 +128,6 @@ class UpstreamAttempt:
         self.received = UpstreamResponse(
             self._call,
             effect.attempt,
-            server,
             reused=connect is None or was_opened_ahead(here.layer.connections.get(server)),
             timeouts=effect.timeouts,
             remove_usage=self._call.adds_usage(backend),
@@ -132,48 +144,24 @@ class UpstreamAttempt:
         else:
             # What there is of a body of a handshake is the first message of the session.
             body = b"" if self._call.target.operation.websocket else content
-            yield SendHttp(WholeRequest(here.id, request, body), server)
+            yield SendHttp(WholeRequest(here.id, request, not body, data=body), server)
         yield from self.watch()
         return None
 
     def _send_upload(self, content: Pieces, server: Server) -> CommandGenerator[Result | None]:
-        """Send what is on disk, as fast as the backend takes it. Returns the result if it failed."""
-        here, idle, blocks = self._here, self._effect.timeouts.idle, content.blocks()
-        while True:
-            try:
-                block = yield from here.wait_for(self._next_block(blocks, server, idle))
-            except TimeoutError:
-                yield from self.abandon()
-                return Failed(here.now(), FailureKind.TIMEOUT, f"took nothing of the upload for {idle:.3g} s")
-            if here.client_has_gone():
-                yield from self.abandon()
-                return ClientGone(here.now())
-            if here.answer_has_begun() or server not in here.layer.connections:
-                # What that means, its own events tell.
-                self.is_unfinished = True
-                break
-            if block is None:
-                break
-            yield SendHttp(RequestData(here.id, block), server)
+        """Send what is on disk. Returns the result if it failed."""
+        here, idle = self._here, self._effect.timeouts.idle
+        try:
+            self.is_unfinished = not (yield from send_blocks(here, content, server, idle))
+        except TimeoutError:
+            yield from self.abandon()
+            return Failed(here.now(), FailureKind.TIMEOUT, f"took nothing of the upload for {idle:.3g} s")
+        if here.client_has_gone():
+            yield from self.abandon()
+            return ClientGone(here.now())
         assert self.received is not None
         self.received.request_sent(here.now())
         return None
-
-    async def _next_block(self, blocks: Iterator[bytes], server: Server, seconds: float) -> bytes | None:
-        """Wait until the backend has taken enough, and read the next block, in a thread. None at the end.
-
-        It waits no longer once the backend answers. Raises TimeoutError.
-        """
-        here = self._here
-        async with asyncio.timeout(seconds):
-            taken = asyncio.ensure_future(here.gateway.written_out(here.client.id, server))
-            try:
-                while not (await asyncio.wait({taken}, timeout=LOOK_SECONDS))[0]:
-                    if here.answer_has_begun():
-                        return None
-            finally:
-                taken.cancel()
-            return await here.gateway.disk.run(self._call.client.name, BLOCK, next, blocks, None)
 
     def _credential(self, endpoint: Endpoint) -> CommandGenerator[tuple[bytes, bytes] | None]:
         """Return the header field that lets the call in; waits, within a bound, for one under way."""
@@ -289,28 +277,30 @@ class UpstreamAttempt:
         assert received is not None and received.response is not None
         response, head = received.response, received.head
         body = response.data.content = received.take_body()
-        facts, decoded = received.facts, received.decoded
+        facts, decoded, secrets = received.facts, received.decoded, self._here.secrets
         if decoded is None:
             client, size = self._call.client.name, len(body)
-            reading = self._here.gateway.threads.run(client, size, self._read_large, response)
+            threads = self._here.gateway.threads
+            reading = threads.run(client, size, read_large, response, secrets, self._names)
             decoded, facts = yield from self._here.wait_for(reading)
         else:
-            decoded = mask_decoded(response, decoded, self._here.secrets)
-            self._show_names(response, decoded)
+            decoded = mask_decoded(response, decoded, secrets)
+            replace_names(self._names, response, decoded)
         made: tuple[str, ...] = ()
-        if keeps_state(self._call) and len(decoded) <= MOST_AT_ONCE:
-            made = references_in(decoded)
-        elif keeps_state(self._call):
+        if keeps_state(self._call):
             client, size = self._call.client.name, len(decoded)
-            searching = self._here.gateway.threads.run(client, size, references_in, decoded)
-            made = yield from self._here.wait_for(searching)
+            made = yield from self._here.wait_for(
+                references_in(decoded)
+                if size <= MOST_AT_ONCE
+                else self._here.gateway.threads.run(client, size, references_in, decoded)
+            )
         if (location := head.get("location")) and is_id(placed := location.rpartition("/")[2]):
             made = (*made, placed)  # a call by WebRTC
         operation, delivered = self._call.target.operation, None
-        minted = self._conceal_minted(response, decoded) if operation.mints else None
+        minted = conceal_minted(self._here, response, decoded) if operation.mints else None
         if facts.usage is None and response.status_code == 200:
             delivered = Delivered.of_answer(operation.name, decoded)
-        ended = Ended.of_answer(self._here.now(), facts, made=made, delivered=delivered)
+        ended = ended_of(self._here.now(), facts, made=made, delivered=delivered)
         return ended if minted is None else replace(ended, minted=minted)
 
     def failed_answer(self) -> http.Response:
@@ -319,52 +309,12 @@ class UpstreamAttempt:
         response = self.received.response
         text = self.received.decoded
         if self.received.reader is None and text is not None:
-            secrets = self._here.secrets
-            self._show_names(
-                response,
-                mask_decoded(response, text, secrets) if is_coded(response) else response.raw_content or b"",
-            )
+            if is_coded(response):
+                text = mask_decoded(response, text, self._here.secrets)
+            else:
+                text = response.raw_content or b""
+            replace_names(self._names, response, text)
         return response
-
-    def _conceal_minted(self, response: http.Response, decoded: bytes) -> str | None:
-        """Put a name in the place of a secret, which only the client is to see. Returns its digest.
-
-        What the answer says of the session names the deployment as the client does.
-        """
-        secret = minted_in(decoded) if response.status_code < 300 else None
-        if secret is None:
-            return None
-        digest = digest_of(secret)
-        name = digest.replace(" ", "-").encode()
-        self._here.concealed = (name, secret.encode())
-        names = SessionNames(self._call, self._effect.attempt.backend)
-        with suppress(GatewayError):  # a key stands twice in it
-            decoded = names.shown(read_asked(decoded)) or decoded
-        response.data.content = decoded.replace(secret.encode(), name)
-        response.headers.pop("content-encoding", None)
-        return digest
-
-    def _read_large(self, response: http.Response) -> tuple[bytes, AnswerFacts]:
-        """Decode an answer that takes longer than a moment; in a thread, while the stream waits for it.
-
-        One that is larger than any real answer is passed on unread.
-        """
-        try:
-            decoded = decode(response.raw_content or b"", response.headers.get("content-encoding"), MOST_READ)
-        except NotDecodedError:
-            return b"", AnswerFacts()
-        decoded = mask_decoded(response, decoded, self._here.secrets)
-        self._show_names(response, decoded)
-        return decoded, read_answer(decoded)
-
-    def _show_names(self, response: http.Response, decoded: bytes) -> None:
-        """Name the deployment in an answer as the client knows it; a coded answer goes on as text then."""
-        if not self._names or not 200 <= response.status_code < 300:
-            return
-        shown = self._names.in_answer(decoded)
-        if shown is not decoded:
-            response.data.content = shown
-            response.headers.pop("content-encoding", None)
 
 
 def _not_connected(connect: Connect, error: str, now: float) -> Failed:
@@ -377,3 +327,77 @@ def _not_connected(connect: Connect, error: str, now: float) -> Failed:
     return Failed(
         now, FailureKind.CONNECT, "connection refused" if refused else "no connection", detail=error
     )
+
+
+def build_request(
+    call: Call, backend: Backend, shown: http.Request, credential: tuple[bytes, bytes] | None
+) -> tuple[http.Request, bytes | Pieces]:
+    """Build the request for a backend, and its body: in memory, or in pieces.
+
+    ``shown`` is the flow's request; ``credential`` the header field that lets it in there, if there
+    is one.
+    """
+    endpoint, body = backend.endpoint, call.body
+    assert body is not None
+    deployment = backend.deployment(call.deployment)
+    path = call.target.with_prefix(endpoint.path_prefix, deployment)
+    model = deployment or None if call.target.deployment_in_body else None
+    content = body.sent(
+        model,
+        add_model=call.target.deployment is not None,
+        include_usage=call.adds_usage(backend),
+        max_tokens=call.edits.get("max_tokens"),
+        n=call.edits.get("n"),
+        best_of=call.edits.get("best_of"),
+    )
+
+    pattern = call.setup.config.aoai.forward_http_header_only_if_name_matches
+    received = shown.data.headers.fields
+    named = connection_options(received)
+    # What is not read as a whole has to be text: secrets are masked in it as it passes.
+    is_read_as_it_passes = body.stream or call.target.operation.may_be_file
+    fields = [(b"host", _authority(endpoint.scheme, endpoint.host, endpoint.port))]
+    for name, value in received:
+        low = name.lower()
+        if low in _NOT_FORWARDED or low in named or low.startswith(_OURS):
+            continue
+        if low == b"content-encoding" and body.coded is not None and content is not body.coded:
+            continue  # it was edited, and goes on as text
+        if pattern is not None and not pattern.match(name.decode("latin-1")):
+            continue
+        if low == b"accept-encoding" and is_read_as_it_passes:
+            continue
+        fields.append((name, value))
+    if is_read_as_it_passes:
+        fields.append((b"accept-encoding", b"identity"))
+    if call.target.operation.websocket:
+        # What there is of a body is the first message of the session.
+        fields += HANDSHAKE
+    elif content or shown.data.method not in MAY_LACK_BODY:
+        fields.append((b"content-length", b"%d" % len(content)))
+    if credential is not None:
+        fields += credential_fields(credential, call.target.operation.dialect.key_headers)
+    request = make_request(
+        host=endpoint.host,
+        port=endpoint.port,
+        method=shown.data.method,
+        scheme=endpoint.scheme.encode(),
+        path=path.encode(),
+        fields=fields,
+        now=time.time(),
+    )
+    return request, content
+
+
+def without_secrets(request: http.Request, content: bytes) -> http.Request:
+    """Copy a request as it was sent, less its credentials, to be shown."""
+    shown = request.copy()
+    shown.data.content = content
+    shown.headers = http.Headers([f for f in request.headers.fields if f[0].lower() not in SECRET_FIELDS])
+    return shown
+
+
+@lru_cache(maxsize=1024)
+def _authority(scheme: str, host: str, port: int) -> bytes:
+    """Return what the field Host of a request to an endpoint says."""
+    return authority(host, None if port == {"https": 443, "http": 80}[scheme] else port).encode()

@@ -13,7 +13,7 @@ became of the attempt, in the engine's words:
 
 It keeps its own deadline (``due``) but has no timer; its owner tells it when the time has come. Before the
 last deadline it asks whether the backend still gives any sign of life
-(:mod:`~aoai_gateway.routing.liveness`).
+(:mod:`~aoai_gateway.routing.responsiveness`).
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from wsproto.utilities import generate_accept_token
 from aoai_gateway.engine.attempt import FailureKind
 from aoai_gateway.engine.effects import Answered, Drained, Ended, Failed
 from aoai_gateway.engine.failures import falls_back, fault_of, is_failure, is_replayed, version_refused
-from aoai_gateway.proxy import answer_kinds
+from aoai_gateway.proxy import answers
 from aoai_gateway.proxy.heads import NO_HEAD, HeaderIndex
-from aoai_gateway.proxy.messages import DEADLINE_SLACK
-from aoai_gateway.proxy.session_side import Preamble
+from aoai_gateway.proxy.session_opening import Preamble
+from aoai_gateway.proxy.stream_events import DEADLINE_SLACK
 from aoai_gateway.proxy.unfolding import Unfolding
-from aoai_gateway.routing.liveness import Liveness
+from aoai_gateway.routing.responsiveness import Liveness
 from aoai_gateway.wire.backend_errors import NO_REASON, OUT_OF_CAPACITY, describe, status_of
 from aoai_gateway.wire.content_coding import MOST_AT_ONCE, NotDecodedError, decode, readable
 from aoai_gateway.wire.operation import Cost
@@ -50,7 +50,6 @@ from aoai_gateway.wire.usage import AnswerFacts, read_answer
 
 if TYPE_CHECKING:
     from mitmproxy import http
-    from mitmproxy.connection import Server
     from mitmproxy.proxy.layers.http import HttpEvent
 
     from aoai_gateway.config.models import Replay
@@ -58,9 +57,9 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.effects import AttemptTimeouts, Result
     from aoai_gateway.wire.backend_errors import Refusal
+    from aoai_gateway.wire.delivered import Delivered
     from aoai_gateway.wire.gateway_error import GatewayError
     from aoai_gateway.wire.resource_names import ModelNames
-    from aoai_gateway.wire.stream_kinds import StreamError
 
 CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 """What an error's code looks like; anything else a backend puts there is not to be shown."""
@@ -92,7 +91,6 @@ class UpstreamResponse:
         self,
         call: Call,
         attempt: Attempt,
-        server: Server,
         *,
         reused: bool,
         timeouts: AttemptTimeouts,
@@ -100,9 +98,9 @@ class UpstreamResponse:
         now: float,
         names: ModelNames | None = None,
     ) -> None:
-        self.server = server
         self.response: http.Response | None = None
-        self._head = NO_HEAD
+        self.head = NO_HEAD
+        """The fields of the answer."""
         self.reader: StreamReader | None = None
         """Set while the answer is an event stream."""
         self.unfolding: Unfolding | None = None
@@ -155,15 +153,10 @@ class UpstreamResponse:
         """Whether the end of an answer that is no stream is waited for."""
         return self._phase is Phase.BODY
 
-    @property
-    def head(self) -> HeaderIndex:
-        """The fields of the answer."""
-        return self._head
-
     def receive_body(self, data: bytes, now: float) -> Result:
         """Take in all of the body of an answer that is no stream (`is_plain`)."""
         self._body.append(data)
-        self.ended = True
+        self.ended, self._phase = True, Phase.OVER
         return self._read_answer(now)
 
     def take_body(self) -> bytes:
@@ -191,11 +184,15 @@ class UpstreamResponse:
         if reader is None:
             return Ended(now, complete=True, first_content=self.first_content)
         complete = reader.is_complete(cut_short=self.cut_short)
+        failed, error = "", reader.error
+        if error is not None and error.status is not None and self._may_fail_inside:
+            # Nothing is told of an error that is the caller's.
+            failed = f"failed in its stream: {_named(error.status, error.code, error.type)}"
         return Ended(
             now,
             complete=complete,
             reason="" if complete else "ended its stream without saying so",
-            failed=self._failure_told(reader.error) if self._may_fail_inside else "",
+            failed=failed,
             first_content=self.first_content,
             usage=reader.usage,
             model=reader.model,
@@ -205,16 +202,6 @@ class UpstreamResponse:
             service_tier=reader.service_tier,
             delivered=reader.delivered,
         )
-
-    @staticmethod
-    def _failure_told(error: StreamError | None) -> str:
-        """Say how a stream has failed by its own words; nothing of an error that is the caller's."""
-        if error is None or error.status is None:
-            return ""
-        named = next(
-            (each for each in (error.code, error.type) if each and CODE.fullmatch(each)), error.status
-        )
-        return f"failed in its stream: {named}"
 
     def stream_broken_off(self, now: float, reason: str) -> Ended:
         """Return how the stream has ended whose connection did not end as HTTP has it."""
@@ -233,19 +220,21 @@ class UpstreamResponse:
         """Take in an event of the response. Returns the attempt's fate once it is known."""
         if not isinstance(event, ResponseProtocolError):
             self._liveness.hear(now)
+        result: Result | None = None
         match self._phase:
             case Phase.HEADERS:
-                return self._in_headers(event, now)
+                result = self._in_headers(event, now)
             case Phase.PREAMBLE:
-                return self._in_preamble(event, now)
+                result = self._in_preamble(event, now)
             case Phase.BODY:
-                return self._in_body(event, now)
+                result = self._in_body(event, now)
             case Phase.FAILED_BODY:
-                return self._in_failed_body(event, now)
+                result = self._in_failed_body(event, now)
             case Phase.OPENING:
-                return self._in_opening(event, now)
-            case Phase.OVER:
-                return None
+                result = self._in_opening(event, now)
+        if result is not None:
+            self._phase = Phase.OVER
+        return result
 
     def deadline_passed(self, now: float) -> Result | None:
         """Return what it means that nothing came in time; None: wait on, until the new ``due``."""
@@ -259,10 +248,7 @@ class UpstreamResponse:
         phase, self._phase = self._phase, Phase.OVER
         if phase is Phase.FAILED_BODY:
             return Drained(now, None)
-        if (
-            self._is_blocked
-            and (refusal := answer_kinds.refusal_in_stream(self._call, self.reader)) is not None
-        ):
+        if self._is_blocked and (refusal := answers.refusal_in_stream(self._call, self.reader)) is not None:
             return self._blocked(now, refusal)
         if phase in (Phase.PREAMBLE, Phase.OPENING):
             # It may be thinking; from here on the client sees what comes.
@@ -274,33 +260,31 @@ class UpstreamResponse:
 
     def _in_headers(self, event: HttpEvent, now: float) -> Result | None:
         if isinstance(event, ResponseProtocolError):
-            self._phase = Phase.OVER
             if "closed connection" in event.message:
                 return Failed(now, FailureKind.DROPPED, "dropped the connection", reused=self._reused)
             return Failed(now, FailureKind.PROTOCOL, "what it sent is no HTTP response")
         if not isinstance(event, ResponseHeaders):
             return None
         response = self.response = event.response
-        self._head = HeaderIndex(response.data.headers.fields)
+        self.head = HeaderIndex(response.data.headers.fields)
         status = response.status_code
-        why_not = answer_kinds.is_no_answer(self._call, status)
+        why_not = answers.is_no_answer(self._call, status)
         if why_not is not None:
-            self._phase = Phase.OVER
             return Failed(now, FailureKind.PROTOCOL, why_not)
-        if is_failure(status):
-            self._phase = Phase.OVER
-            return Answered(now, status, self._head)
+        if status >= 400 and is_failure(status):
+            return Answered(now, status, self.head)
         if self._call.target.operation.websocket and status < 300:
             return self._in_handshake(status, now)
-        if status in (200, 206) and answer_kinds.is_download(self._call, self._head):
+        if status in (200, 206) and answers.is_download(self._call, self.head):
             self.streaming = True
             if status == 200:  # a part (206) does not begin where its coding does
                 with suppress(NotDecodedError):
                     self.unfolding = Unfolding.of(response)
             return self._answered(now)
-        if status == 200 and answer_kinds.is_stream(self._call, self._head):
+        if status == 200 and answers.is_stream(self._call, self.head):
             return self._in_stream_head(response, now)
-        self._expect_body(now)
+        self._phase = Phase.BODY
+        self._expect(now + self._timeouts.idle, now)
         return None
 
     def _in_stream_head(self, response: http.Response, now: float) -> Result | None:
@@ -308,7 +292,6 @@ class UpstreamResponse:
         try:
             self.unfolding = Unfolding.of(response)
         except NotDecodedError:
-            self._phase = Phase.OVER
             return Failed(now, FailureKind.PROTOCOL, "its stream is in an unknown coding")
         self.streaming = True
         operation = self._call.target.operation
@@ -321,10 +304,9 @@ class UpstreamResponse:
 
     def _in_handshake(self, status: int, now: float) -> Result | None:
         """Take in the answer to a WebSocket's handshake (RFC 6455 §4.1)."""
-        self._phase = Phase.OVER
         key = (self._call.headers.get("sec-websocket-key") or "").encode()
         expected = generate_accept_token(key).decode()
-        if status != 101 or (self._head.get("sec-websocket-accept") or "").strip() != expected:
+        if status != 101 or (self.head.get("sec-websocket-accept") or "").strip() != expected:
             return Failed(now, FailureKind.PROTOCOL, f"no WebSocket there ({status})")
         self.streaming = True
         if self._call.target.operation.opened_by:
@@ -339,7 +321,6 @@ class UpstreamResponse:
         preamble = self.preamble
         assert preamble is not None
         if isinstance(event, ResponseEndOfMessage | ResponseProtocolError):
-            self._phase = Phase.OVER
             return Failed(now, FailureKind.DROPPED, "ended its session before any content")
         if not isinstance(event, ResponseData):
             return None
@@ -352,13 +333,8 @@ class UpstreamResponse:
             self._body = [preamble.held[-1][0]]
             return self._failed_inside(now, status, (error.get("code"), error.get("type")), "its session")
         if preamble.closed is not None and not preamble.held:
-            self._phase = Phase.OVER
             return Failed(now, FailureKind.DROPPED, "closed its session before any content")
         return self._answered(now)
-
-    def _expect_body(self, now: float) -> None:
-        self._phase = Phase.BODY
-        self._expect(now + self._timeouts.idle, now)
 
     def _in_preamble(self, event: HttpEvent, now: float) -> Result | None:
         assert self.reader is not None
@@ -382,15 +358,14 @@ class UpstreamResponse:
                 return self._refused(now)
             if self.reader.is_complete(cut_short=self.cut_short):
                 self.ended = True
-                refusal = answer_kinds.refusal_in_stream(self._call, self.reader)
+                refusal = answers.refusal_in_stream(self._call, self.reader)
                 return self._answered(now) if refusal is None else self._blocked(now, refusal)
-            self._phase = Phase.OVER
             return Failed(now, FailureKind.DROPPED, "ended its stream before any content")
         return None
 
     def _may_fall_back(self, now: float) -> bool:
         """Whether the stream is still held back, since only its end is to come before the call falls back."""
-        if answer_kinds.refusal_in_stream(self._call, self.reader) is None:
+        if answers.refusal_in_stream(self._call, self.reader) is None:
             return False
         if not self._is_blocked:
             self._is_blocked = True
@@ -416,18 +391,16 @@ class UpstreamResponse:
 
     def _failed_inside(self, now: float, status: int, names: tuple[object, object], where: str) -> Failed:
         """Take an error inside a 200 for the status that it stands for."""
-        self._phase = Phase.OVER
         assert self.response is not None
         body = self.response.data.content = self.take_body()
         verb = "refused" if status in OUT_OF_CAPACITY else "failed"
-        name = next((n for n in names if isinstance(n, str) and CODE.fullmatch(n)), str(status))
         return Failed(
             now,
             FailureKind.REFUSED_IN_STREAM,
-            f"{verb} in {where}: {name}",
+            f"{verb} in {where}: {_named(status, *names)}",
             status=status,
             # What a healthy 200 says about its limits is no hint for a failure.
-            headers=self._head if status in OUT_OF_CAPACITY else None,
+            headers=self.head if status in OUT_OF_CAPACITY else None,
             body=body if self.decoded is None else self.decoded,
         )
 
@@ -437,13 +410,11 @@ class UpstreamResponse:
             self._size += len(event.data)
             self._expect(now + self._timeouts.idle, now)
             if self._size > MAX_ANSWER:
-                self._phase = Phase.OVER
                 return Failed(now, FailureKind.PROTOCOL, "its answer is too large")
         elif isinstance(event, ResponseEndOfMessage):
             self.ended = True
             return self._read_answer(now)
         elif isinstance(event, ResponseProtocolError):
-            self._phase = Phase.OVER
             return Failed(now, FailureKind.DROPPED, "broke off its answer")
         return None
 
@@ -451,34 +422,26 @@ class UpstreamResponse:
         """Read an answer that is no stream, as far as that is a matter of a moment."""
         assert self.response is not None
         self._body = [body := b"".join(self._body)]
-        coding, status = self._head.get("content-encoding"), self.response.status_code
-        if answer_kinds.lacks_body(self._call, status, body):
-            self._phase = Phase.OVER
+        coding, status = self.head.get("content-encoding"), self.response.status_code
+        if answers.lacks_body(self._call, status, body):
             return Failed(now, FailureKind.PROTOCOL, f"its answer ({status}) has no body")
         try:
             self.decoded = body if coding is None else decode(body, coding, MOST_AT_ONCE)
         except NotDecodedError as error:
             self.decoded = None if error.too_large else body
-            is_part = error.broken and answer_kinds.expects_object(self._call, status)
+            is_part = error.broken and answers.expects_object(self._call, status)
             return self._no_object(now) if is_part else self._answered(now)
-        if answer_kinds.expects_object(self._call, status) and not answer_kinds.is_object(self.decoded):
+        if answers.expects_object(self._call, status) and not answers.is_object(self.decoded):
             return self._no_object(now)
-        instead = version_refused(self._call, self._backend, status, self.decoded)
-        if instead is not None:
-            return self._answered(now, instead)
-        fault = fault_of(self._call, self._backend, status, self.decoded)
-        if fault is not None:
-            return self._kept(now, describe(status, self.decoded), fault=fault)
-        refusal = falls_back(self._call, status, self.decoded)
-        if refusal is not None:
-            return self._kept(now, describe(status, self.decoded), refusal=refusal)
+        if status >= 400 and (refused := self._read_refusal(now, status, self.decoded)) is not None:
+            return refused
         facts = self.facts = read_answer(self.decoded)
         error_object = facts.error or {}
-        if status == 200:
+        if status == 200 and (self._call.fallbacks or self._call.barred):
             reasons = facts.finish_reasons
             refusal = falls_back(self._call, status, None, error=facts.error, finish_reasons=reasons)
             if refusal is not None:
-                reason, told = f"{refusal} in its answer", Ended.of_answer(now, facts)
+                reason, told = f"{refusal} in its answer", ended_of(now, facts)
                 return self._kept(now, reason, refusal=refusal, told=told)
         failed = facts.status == "failed" or bool(error_object and not facts.finish_reasons)
         if status == 200 and failed and self._may_fail_inside:
@@ -488,8 +451,18 @@ class UpstreamResponse:
                 return self._failed_inside(now, meant, names, "its answer")
         return self._answered(now)
 
+    def _read_refusal(self, now: float, status: int, body: bytes) -> Result | None:
+        """Return the meaning of a refusal, if it is more than an answer for the client."""
+        instead = version_refused(self._call, self._backend, status, body)
+        if instead is not None:
+            return self._answered(now, instead)
+        fault = fault_of(self._call, self._backend, status, body)
+        refusal = falls_back(self._call, status, body) if fault is None else None
+        if fault is None and refusal is None:
+            return None
+        return self._kept(now, describe(status, body), fault=fault, refusal=refusal)
+
     def _no_object(self, now: float) -> Failed:
-        self._phase = Phase.OVER
         return Failed(now, FailureKind.PROTOCOL, "its answer is no JSON, or only a part of it")
 
     def _kept(
@@ -505,7 +478,6 @@ class UpstreamResponse:
 
         ``told``: the facts of one with 200.
         """
-        self._phase = Phase.OVER
         assert self.response is not None
         content = self.response.data.content = self.take_body()
         return Failed(
@@ -513,7 +485,7 @@ class UpstreamResponse:
             FailureKind.STATUS if told is None else FailureKind.REFUSED_IN_STREAM,
             reason,
             status=self.response.status_code,
-            headers=self._head,
+            headers=self.head,
             body=content if self.reader is not None else self.decoded or b"",
             fault=fault,
             refusal=refusal,
@@ -524,22 +496,42 @@ class UpstreamResponse:
         if isinstance(event, ResponseData):
             self._size += len(event.data)
             if self._size > self._replay.error_body_kb * 1024:
-                self._phase = Phase.OVER
                 return Drained(now, None)
             self._body.append(event.data)
         elif isinstance(event, ResponseEndOfMessage):
-            self._phase = Phase.OVER
             assert self.response is not None
             self.response.data.content = self.take_body()
             # What is read in it is the text; what is passed on or shown stays as it came.
-            raw, coding = self.response.raw_content, self._head.get("content-encoding")
+            raw, coding = self.response.raw_content, self.head.get("content-encoding")
             return Drained(now, readable(raw, coding, MOST_AT_ONCE))
         elif isinstance(event, ResponseProtocolError):
-            self._phase = Phase.OVER
             return Drained(now, None)
         return None
 
     def _answered(self, now: float, error: GatewayError | None = None) -> Answered:
-        self._phase = Phase.OVER
         assert self.response is not None
-        return Answered(now, self.response.status_code, self._head, error)
+        return Answered(now, self.response.status_code, self.head, error)
+
+
+def ended_of(
+    now: float, facts: AnswerFacts, *, made: tuple[str, ...] = (), delivered: Delivered | None = None
+) -> Ended:
+    """Return what a complete answer that is no stream has told."""
+    return Ended(
+        now,
+        complete=True,
+        usage=facts.usage,
+        model=facts.model,
+        response_id=facts.response_id,
+        made=made,
+        finish_reason=", ".join(facts.finish_reasons) or None,
+        service_tier=facts.service_tier,
+        delivered=delivered,
+        seconds=facts.seconds,
+        state=facts.status,
+    )
+
+
+def _named(status: int, *names: object) -> str:
+    """Return the first of the names of an error that may be shown, or else its status."""
+    return next((name for name in names if isinstance(name, str) and CODE.fullmatch(name)), str(status))

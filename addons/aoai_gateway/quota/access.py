@@ -1,4 +1,4 @@
-"""Access: which client may use which deployment and which endpoint."""
+"""Access: which deployments, which endpoints and which priority class a client may use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from aoai_gateway.config.models import Config, Policy
+    from aoai_gateway.config.priorities import PriorityClass
     from aoai_gateway.wire.targets import Target
+
+PRIORITY_HEADER = "x-gateway-priority"
+"""The header by which a request asks for a class."""
 
 
 def may_use(policy: Policy, deployment: str) -> bool:
@@ -42,3 +46,22 @@ def check_passed_on(config: Config, target: Target) -> None:
 def visible_deployments(policy: Policy, deployments: Iterable[str]) -> tuple[str, ...]:
     """Return those of the deployments that the client may use, in their order."""
     return tuple(deployment for deployment in deployments if may_use(policy, deployment))
+
+
+def class_of(config: Config, priority: str | None, asked: str | None) -> PriorityClass:
+    """Return the class of a request.
+
+    ``priority``: its client's, or the lower one it was degraded to; None without any. ``asked``: the
+    value of `PRIORITY_HEADER`, if it is there. Without priorities it means nothing, so that a client can
+    send it to every gateway.
+
+    :raises GatewayError: 400, when the header's value is no class, or a higher one than the request has.
+    """
+    own = config.priority_class(priority)
+    if asked is None or not config.priorities:
+        return own
+    lower = {cls.name: cls for cls in config.priority_classes[own.rank :]}
+    found = lower.get(asked.strip())
+    if found is None:
+        raise errors.priority_not_allowed(asked, lower)
+    return found

@@ -13,11 +13,6 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Client, Config, Policy
     from aoai_gateway.quota.quotas import Budget
 
-MOST_KEPT = 4096
-LONGEST_KEPT = 64
-"""How many policies are kept, and for how long a name (Azure's longest): where no virtual deployment is
-configured, callers can make names up."""
-
 
 @dataclass(frozen=True, slots=True)
 class OnExceed:
@@ -78,19 +73,25 @@ class EffectivePolicy:
         return self.endpoints is None or name in self.endpoints
 
 
-def effective_policy(config: Config, client: Client, deployment: str) -> EffectivePolicy:
-    """Return a client's policy at a deployment, also at one that it may not use.
+@dataclass(frozen=True, slots=True)
+class PolicyAction:
+    """What the client's policy did to a call, or would have done in a dry run.
 
-    The same object as long as the configuration is the same.
+    ``action``: ``clamp`` (a member of the body was set), ``degrade`` (served in a lesser way), ``quota`` (a
+    quota refused it) or ``reject`` (another rule did). ``what``: the member, ``deployment``, ``priority``,
+    the kind of the quota's limit, or the error's code. Of a quota, ``asked`` is what was to be booked,
+    ``given`` what was left, ``limit`` its size, ``deployment`` the one it is for (None: all), ``seconds`` the
+    time until it would fit.
     """
-    kept: dict[tuple[str, str], EffectivePolicy] = config.derived.setdefault(EffectivePolicy, {})
-    key = (client.name, deployment)
-    if (found := kept.get(key)) is not None:
-        return found
-    made = _contract(config, client, deployment)
-    if len(kept) < MOST_KEPT and len(deployment) <= LONGEST_KEPT:
-        kept[key] = made
-    return made
+
+    action: str
+    what: str
+    asked: str | float | None = None
+    given: str | float | None = None
+    dry_run: bool = False
+    limit: float | None = None
+    deployment: str | None = None
+    seconds: float | None = None
 
 
 class _Everywhere(NamedTuple):
@@ -116,7 +117,8 @@ def _everywhere(config: Config, client: Client) -> _Everywhere:
     return found
 
 
-def _contract(config: Config, client: Client, deployment: str) -> EffectivePolicy:
+def effective_policy(config: Config, client: Client, deployment: str) -> EffectivePolicy:
+    """Return a client's policy at a deployment, also at one that it may not use."""
     everywhere = _everywhere(config, client)
     limits = {
         kind: amounts.deployments[deployment]

@@ -16,8 +16,6 @@ keep counting until they are 60 s old: the call may well have reached a backend.
 turn out to be alive, its late settlement is still booked in full.
 
 `counters` holds the counting; the stores in `aoai_gateway.state` answer with the same decisions.
-
-Budgets in money are quotas, too: what a client may spend, in whole units that the stores count like tokens.
 """
 
 from __future__ import annotations

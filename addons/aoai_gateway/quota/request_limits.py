@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from aoai_gateway.wire.errors import invalid_body, parameter_over_limit
-from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.operations import CHAT_COMPLETIONS, COMPLETIONS
 
 if TYPE_CHECKING:
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 class RequestLimits:
     """The limits of one client at one virtual deployment; None is no limit.
 
-    `max_tokens` is the ceiling of a completion, `default_max_tokens` what a request gets that names no
-    bound. `clamp` lowers what is too high; else the request is rejected.
+    `max_tokens` is the ceiling of a completion, `default_max_tokens` what a request gets that
+    names no bound. `clamp` lowers what is too high; else the request is rejected.
     """
 
     max_tokens: int | None = None
@@ -33,71 +32,58 @@ class RequestLimits:
     prompt_tokens: int | None = None
     clamp: bool = False
 
+    @property
+    def bound_of_unbounded(self) -> int | None:
+        """What a request gets that names no bound."""
+        return self.max_tokens if self.default_max_tokens is None else self.default_max_tokens
+
 
 class Change(NamedTuple):
-    """A member of a body that is set: what was asked for (None: nothing), and what is given."""
+    """A member of a body that is set: what was asked for (None: nothing), and what is given.
+
+    As text, in ASCII, for people and for the response header: `max_tokens 8000->4096`.
+    """
 
     member: str
     asked: int | None
     given: int
 
+    @property
+    def edits(self) -> str:
+        """The name by which a body's member is edited: the same for all bounds of a completion."""
+        return self.member if self.member in ("n", "best_of") else "max_tokens"
+
     def __str__(self) -> str:
         return f"{self.member} {'unset' if self.asked is None else self.asked}->{self.given}"
 
 
-@dataclass(frozen=True, slots=True)
-class Limited:
-    """The values to be edited into a body; None leaves a value as it came. `changes` tell them as data."""
-
-    max_tokens: int | None = None
-    n: int | None = None
-    best_of: int | None = None
-    changes: tuple[Change, ...] = ()
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """The changes for people and for the response header, in ASCII: `max_tokens 8000->4096`."""
-        return tuple(map(str, self.changes))
-
-
-UNTOUCHED = Limited()
 NO_LIMITS = RequestLimits()
 
 
-def apply(limits: RequestLimits, body: RequestBody, prompt_tokens: int | None) -> Limited:
-    """Hold a request to its limits.
+def apply(limits: RequestLimits, body: RequestBody, prompt_tokens: int | None) -> tuple[Change, ...]:
+    """Hold a request to its limits. Returns the changes to be made to its body.
 
     `prompt_tokens` is the prompt's length; None (not counted) lets any pass. Raises `GatewayError` 400
     that names the parameter and the limit, for the first value that is too high and not to be clamped.
     """
-    if (
-        limits.prompt_tokens is not None
-        and prompt_tokens is not None
-        and prompt_tokens > limits.prompt_tokens
-    ):
-        raise prompt_over_limit(prompt_tokens, limits.prompt_tokens)
+    longest = limits.prompt_tokens
+    if longest is not None and prompt_tokens is not None and prompt_tokens > longest:
+        raise invalid_body(
+            f"The prompt has {prompt_tokens:,} tokens, and you may send at most {longest:,}. Shorten it.",
+            code="parameter_over_limit",
+        )
     changes: list[Change] = []
-    max_tokens = _bound(limits, body, changes)
-    n = best_of = None
+    _bound(limits, body, changes)
+    n = None
     if body.operation in (CHAT_COMPLETIONS, COMPLETIONS):
         n = _lower("n", body.n, limits.n, limits.clamp, changes)
     if body.operation is COMPLETIONS:
         best_of = _lower("best_of", body.best_of, limits.best_of, limits.clamp, changes)
-        asked = body.n if n is None else n
-        if best_of is not None and asked > best_of:
+        if best_of is not None and (body.n if n is None else n) > best_of:
             # No more can be returned than there are candidates: Azure OpenAI answers 400.
-            changes[:] = [change for change in changes if change.member != "n"]
+            changes = [change for change in changes if change.member != "n"]
             changes.append(Change("n", body.n, best_of))
-            n = best_of
-    return Limited(max_tokens, n, best_of, tuple(changes)) if changes else UNTOUCHED
-
-
-def prompt_over_limit(tokens: int, limit: int) -> GatewayError:
-    """400: the prompt is longer than the client's limit."""
-    return invalid_body(
-        f"The prompt has {tokens:,} tokens, and you may send at most {limit:,}. Shorten it.",
-        code="parameter_over_limit",
-    )
+    return tuple(changes)
 
 
 def bound_of_response(limits: RequestLimits, asked: int | None) -> int | None:
@@ -107,19 +93,17 @@ def bound_of_response(limits: RequestLimits, asked: int | None) -> int | None:
     """
     if asked is not None:
         return _lower("max_output_tokens", asked, limits.max_tokens, limits.clamp, [])
-    return limits.max_tokens if limits.default_max_tokens is None else limits.default_max_tokens
+    return limits.bound_of_unbounded
 
 
-def _bound(limits: RequestLimits, body: RequestBody, changes: list[Change]) -> int | None:
+def _bound(limits: RequestLimits, body: RequestBody, changes: list[Change]) -> None:
     key = body.max_tokens_key
     if key is None:
-        return None
+        return
     if body.max_tokens is not None:
-        return _lower(key, body.max_tokens, limits.max_tokens, limits.clamp, changes)
-    given = limits.max_tokens if limits.default_max_tokens is None else limits.default_max_tokens
-    if given is not None:
+        _lower(key, body.max_tokens, limits.max_tokens, limits.clamp, changes)
+    elif (given := limits.bound_of_unbounded) is not None:
         changes.append(Change(key, None, given))
-    return given
 
 
 def _lower(key: str, asked: int, limit: int | None, clamp: bool, changes: list[Change]) -> int | None:

@@ -12,7 +12,7 @@ from mitmproxy.flow import Flow
 from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowReader
 
-from aoai_gateway.inspect.capture_filter import why_left_out
+from aoai_gateway.inspect.capture import why_left_out
 from aoai_gateway.rerun.answers import Answer, read
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.content_coding import readable
@@ -75,17 +75,10 @@ def read_session(
     limit: int | None = None,
     wanted: Callable[[Flow], bool] | None = None,
 ) -> Session:
-    """Read a dump file.
+    """Read a dump file. Raises CaptureError if it cannot be read.
 
-    Args:
-        path: of the file.
-        deployment: where all calls are to go, instead of where each went.
-        limit: the most calls to take, from the file's begin.
-        wanted: a flow filter.
-
-    Raises:
-        CaptureError: if it cannot be read.
-
+    ``deployment``: where all calls are to go, instead of where each went; ``limit``: the most calls to take,
+    from the file's begin; ``wanted``: a flow filter.
     """
     session = Session([], Counter())
     try:

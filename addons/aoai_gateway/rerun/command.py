@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 from mitmproxy import flowfilter
 from mitmproxy.flow import Flow
 
-from aoai_gateway.command_line import UsageError, parser_of
+from aoai_gateway.command_line import UsageError, parser_of, whole_number
 from aoai_gateway.rerun import report
+from aoai_gateway.rerun.answers import Verdict, compare
 from aoai_gateway.rerun.calls import CaptureError, Session, read_session
 from aoai_gateway.rerun.case_set import SetError, read_set
-from aoai_gateway.rerun.comparison import Verdict, compare
 from aoai_gateway.rerun.sending import Gateway, UnreachableError, send_all
 from aoai_gateway.rerun.set_run import PriceError, read_prices, run_set, tell
 from aoai_gateway.wire.targets import DEPLOYMENT_NAME
@@ -27,6 +27,8 @@ from aoai_gateway.wire.targets import DEPLOYMENT_NAME
 LOCAL = "http://127.0.0.1:8080"
 KEY_VARIABLE = "AOAI_GATEWAY_KEY"
 CONCURRENCY = 4
+
+POSITIVE = whole_number(1, 999_999, "number from 1 on")
 
 
 class RunError(Exception):
@@ -37,13 +39,10 @@ def main(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> int:
     """Run one command line (without the command's name); returns the exit code.
 
     0: the run was made; 1: it could not be, a case of a set failed, or it was to be strict and a call failed
-    or is different; 2: the command line is wrong.
+    or is different. Raises UsageError.
     """
     try:
         return _main(argv, env)
-    except UsageError as error:
-        print(f"aoai-gateway: {error}", file=sys.stderr)
-        return 2
     except RunError as error:
         print(f"aoai-gateway: {error}", file=sys.stderr)
         return 1
@@ -181,10 +180,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--filter", type=_filter, metavar="EXPR", help="only these flows: '~meta \"gateway_client: Demo\"'"
     )
-    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N calls")
+    parser.add_argument("--limit", type=POSITIVE, metavar="N", help="only the first N calls")
     parser.add_argument(
         "--concurrency",
-        type=_positive,
+        type=POSITIVE,
         default=CONCURRENCY,
         metavar="N",
         help="so many calls at a time; 1 for times that can be compared (default: %(default)s)",
@@ -192,12 +191,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="one JSON document instead of lines")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a call failed or is different")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 1_000_000):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
-    return int(text)
 
 
 def _url(text: str) -> str:

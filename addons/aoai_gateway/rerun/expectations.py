@@ -31,22 +31,20 @@ LONGEST_EXPRESSION = 10_000
 LARGEST_BOUND = 10**12
 
 
+type Check = Callable[[Any, Mapping[str, Any]], str | None]
+"""Says what is wrong with an answer, by an expectation's value; None if it is right."""
+
+
 class ExpectationError(ValueError):
     """An expectation is none; the text says why."""
 
 
 def check(expectations: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Check an answer.
+    """Check an answer by the expectations of a case.
 
-    Args:
-        expectations: as they are written in a case.
-        answer: ``text``, ``error``, ``finish_reason``, ``input_tokens``, ``output_tokens``, ``total_ms`` and
-            ``first_ms``; what is not known is None or absent.
-
-    Returns:
-        For each: ``expect`` (its name), ``passed``, and ``detail``. Of a judge's ``passed`` is None. An
-        answer that is an error keeps to nothing.
-
+    ``answer``: ``text``, ``error``, ``finish_reason``, ``input_tokens``, ``output_tokens``, ``total_ms`` and
+    ``first_ms``; what is not known is None or absent. Returns for each expectation: ``expect`` (its name),
+    ``passed``, and ``detail``. Of a judge's ``passed`` is None. An answer that is an error keeps to nothing.
     """
     return [_check_one(*one(expectation), answer) for expectation in expectations]
 
@@ -103,24 +101,13 @@ def _text(answer: Mapping[str, Any]) -> str:
     return str(answer.get("text") or "")
 
 
-def _contains(value: str, answer: Mapping[str, Any]) -> str | None:
-    return None if value in _text(answer) else f"{value!r} is not in the answer"
+def _says(is_right: Callable[[str, str], bool], wrong: str) -> Check:
+    """Return the check of an answer's text. In ``wrong``, ``{}`` stands for the expected value."""
 
+    def problem(value: str, answer: Mapping[str, Any]) -> str | None:
+        return None if is_right(value, _text(answer)) else wrong.format(repr(value))
 
-def _ignoring_case(value: str, answer: Mapping[str, Any]) -> str | None:
-    return None if value.casefold() in _text(answer).casefold() else f"{value!r} is not in the answer"
-
-
-def _not_contains(value: str, answer: Mapping[str, Any]) -> str | None:
-    return f"{value!r} is in the answer" if value in _text(answer) else None
-
-
-def _equals(value: str, answer: Mapping[str, Any]) -> str | None:
-    return None if value.strip() == _text(answer).strip() else "the answer is another text"
-
-
-def _regex(value: str, answer: Mapping[str, Any]) -> str | None:
-    return None if _compile(value).search(_text(answer)) else f"{value!r} is not found in the answer"
+    return problem
 
 
 def _json_equals(value: Any, answer: Mapping[str, Any]) -> str | None:
@@ -163,7 +150,7 @@ def _finish_reason(value: str, answer: Mapping[str, Any]) -> str | None:
     return None if reason == value else f"it ended with {reason}"
 
 
-def _at_most(field: str, unit: str) -> Callable[[Any, Mapping[str, Any]], str | None]:
+def _at_most(field: str, unit: str) -> Check:
     def problem(value: float, answer: Mapping[str, Any]) -> str | None:
         measured = answer.get(field)
         if not isinstance(measured, int | float):
@@ -177,12 +164,14 @@ def _cut(text: str) -> str:
     return text if len(text) <= LONGEST_DETAIL else f"{text[: LONGEST_DETAIL - 1]}…"
 
 
-CHECKS: Mapping[str, Callable[[Any, Mapping[str, Any]], str | None]] = {
-    "contains": _contains,
-    "ignoring_case": _ignoring_case,
-    "not_contains": _not_contains,
-    "equals": _equals,
-    "regex": _regex,
+CHECKS: Mapping[str, Check] = {
+    "contains": _says(lambda value, text: value in text, "{} is not in the answer"),
+    "ignoring_case": _says(
+        lambda value, text: value.casefold() in text.casefold(), "{} is not in the answer"
+    ),
+    "not_contains": _says(lambda value, text: value not in text, "{} is in the answer"),
+    "equals": _says(lambda value, text: value.strip() == text.strip(), "the answer is another text"),
+    "regex": _says(lambda value, text: bool(_compile(value).search(text)), "{} is not found in the answer"),
     "json_schema": _json_schema,
     "json_equals": _json_equals,
     "finish_reason": _finish_reason,
@@ -191,7 +180,7 @@ CHECKS: Mapping[str, Callable[[Any, Mapping[str, Any]], str | None]] = {
     "max_latency_ms": _at_most("total_ms", " ms"),
     "max_first_token_ms": _at_most("first_ms", " ms"),
 }
-"""The checks by name: each says what is wrong with an answer, None if it is right."""
+"""The checks by name."""
 
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "json_schema": (dict,),

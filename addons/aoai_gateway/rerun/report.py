@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aoai_gateway.rerun.answers import Comparison, Verdict
 from aoai_gateway.rerun.calls import CapturedCall, Outcome, milliseconds
-from aoai_gateway.rerun.comparison import Comparison, Verdict
 
 _INDENT = " " * 5
 

@@ -45,9 +45,7 @@ async def send_all(
 ) -> AsyncIterator[tuple[CapturedCall, Outcome]]:
     """Make the calls, so many at a time, and give what came of each, in their order.
 
-    Raises:
-        UnreachableError: if not even the first one finds a gateway.
-
+    Raises UnreachableError if not even the first one finds a gateway.
     """
     client = AsyncHTTPClient(force_instance=True, max_clients=concurrency, max_body_size=LARGEST_ANSWER)
     room = asyncio.Semaphore(concurrency)

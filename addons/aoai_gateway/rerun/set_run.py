@@ -56,18 +56,10 @@ def read_prices(path: Path) -> dict[str, Price]:
 async def run_set(
     cases: CaseSet, gateway: Gateway, *, deployment: str, prices: Mapping[str, Price], concurrency: int
 ) -> AsyncIterator[Result]:
-    """Run the cases, and give what came of each, in their order.
+    """Run the cases, so many at a time, and give what came of each, in their order.
 
-    Args:
-        cases: the set.
-        gateway: where they go.
-        deployment: what answers cases that name no ``model``.
-        prices: by deployment or model.
-        concurrency: calls at a time.
-
-    Raises:
-        UnreachableError: if not even the first one finds a gateway.
-
+    ``deployment``: what answers cases that name no ``model``; ``prices``: by deployment or model. Raises
+    UnreachableError if not even the first one finds a gateway.
     """
     calls = [_call(case.operation, {"model": deployment, **case.request()}) for case in cases.cases]
     by_call = {id(call): case for call, case in zip(calls, cases.cases, strict=True)}
@@ -145,7 +137,7 @@ def _cost(outcome: Outcome, deployment: str, prices: Mapping[str, Price]) -> flo
     return price.cost(answer.input_tokens, answer.output_tokens or 0)
 
 
-# --- words ----------------------------------------------------------------------------------------------
+# --- words -----------------------------------------------------------------------------------------------
 
 
 def result_lines(number: int, result: Result) -> list[str]:

@@ -1,14 +1,11 @@
 """Breaks: the time for which a backend is skipped.
 
 A break is opened by a failed attempt, for the backend or, where the cause concerns all of it (no connection,
-TLS, our own key refused), for the whole endpoint. It remembers the call that opened it, because one call must
-not be able to empty a pool: when a second backend fails in the same way, the cause is the call, and its
-breaks are withdrawn. A failure that a call may have caused itself opens a break only when another call
-confirms it (see :mod:`~aoai_gateway.routing.suspicion`); if that was the same client's, the break is for that
-client alone.
+TLS, our own key refused), for the whole endpoint. It remembers the call that opened it, since it is withdrawn
+when the call turns out to be the cause itself.
 
 A failure breaks the backend for every priority class, each for its own time. Afterwards the backend
-is half open for each class (see :mod:`~aoai_gateway.routing.half_open`), until a probe of that class has
+is half open for each class (see :mod:`~aoai_gateway.routing.recovery`), until a probe of that class has
 succeeded.
 
 A break is as long as the backend asked for. Only breaks without a named time back off, twice as long with
@@ -26,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from aoai_gateway.config.priorities import BreakLengths
-from aoai_gateway.routing.half_open import Probes, Scope
+from aoai_gateway.routing.recovery import Probes, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -111,7 +108,7 @@ class Breaks:
     @property
     def is_empty(self) -> bool:
         """Whether no backend is in a break or half open."""
-        return not self._breaks and self._probes.is_empty
+        return not self._breaks and not self._probes.half_open
 
     def open(self, scope: Scope, brk: Break) -> None:
         """Open a break; of several on one scope the one that ends last counts. No half-open state follows."""
@@ -231,13 +228,13 @@ class Breaks:
         brk = self.on(backend, now, cls, marks)
         if brk is not None:
             return brk.remaining(now)
-        if self._probes.is_empty:
+        if not self._probes.half_open:
             return 0.0
         return max(self._probes.wait(scope, cls, call_id, now) for scope in _scopes(backend))
 
     def is_half_open(self, backend: Backend, cls: str) -> bool:
         """Whether the backend has had a break since this class last succeeded there."""
-        if self._probes.is_empty:
+        if not self._probes.half_open:
             return False
         return any(self._probes.on(scope, cls) for scope in _scopes(backend))
 
@@ -246,7 +243,7 @@ class Breaks:
 
         ``told_at``: when the last call was sent whose answer has told how much room there is. It is as good.
         """
-        if self._probes.is_empty:
+        if not self._probes.half_open:
             return False
         return any(self._probes.is_unknown(scope, cls, now, told_at) for scope in _scopes(backend))
 
@@ -263,7 +260,7 @@ class Breaks:
         """
         if self.when(backend, cls, now, call_id, marks) > 0:
             return False
-        if self._probes.is_empty:
+        if not self._probes.half_open:
             return True
         for scope in _scopes(backend):
             self._probes.lease(scope, cls, call_id, now)
@@ -274,7 +271,7 @@ class Breaks:
 
         So every success can be reported. A call that began before the break shows nothing about now.
         """
-        if self._probes.is_empty:
+        if not self._probes.half_open:
             return
         for scope in _scopes(backend):
             if self._probes.holds(scope, cls, call_id):
@@ -282,7 +279,7 @@ class Breaks:
 
     def probe_ended(self, backend: Backend, cls: str, call_id: str) -> None:
         """Let another probe go: this call ended without telling anything (its client hung up)."""
-        if self._probes.is_empty:
+        if not self._probes.half_open:
             return
         for scope in _scopes(backend):
             self._probes.release(scope, cls, call_id)
@@ -319,18 +316,13 @@ class Breaks:
 
     def scopes(self) -> Iterator[Scope]:
         """Iterate over all that is in a break or half open."""
-        yield from dict.fromkeys((*self._breaks, *self._probes.scopes()))
+        yield from dict.fromkeys((*self._breaks, *self._probes.half_open))
 
     def all(self) -> Iterator[tuple[Scope, Break]]:
         """Iterate over all breaks, those of single classes and ended ones included."""
         for scope, breaks in list(self._breaks.items()):
             for brk in list(breaks.values()):
                 yield scope, brk
-
-    def __iter__(self) -> Iterator[tuple[Scope, Break]]:
-        """Iterate over the longest break of each scope, ended ones included."""
-        for scope, breaks in list(self._breaks.items()):
-            yield scope, max(breaks.values(), key=lambda b: b.until)
 
 
 def _scopes(backend: Backend) -> tuple[Scope, Scope]:

@@ -6,10 +6,9 @@ standard deployment holds each call's prompt and max_tokens in a window of 60 s 
 that: by the usage of other callers, and by limits that were not declared. They lag, and under load they have
 been seen far from the truth; so a figure is believed for a short time only, and never for more room than the
 calls under way leave. A provisioned deployment whose size is not declared is known by its utilisation
-header, and its size is learned (:mod:`~aoai_gateway.routing.ptu_size`). Until it is known, a refusal lets
-only a few calls at a time go there (:mod:`~aoai_gateway.routing.slow_start`). Each refusal
-that comes nevertheless, since others were faster or the backend counts in another way, widens a margin that
-admitted calls narrow again.
+header, and its size is learned (:mod:`~aoai_gateway.routing.provisioned`); until then, a refusal leads to a
+slow start (:mod:`~aoai_gateway.routing.recovery`). Each refusal that comes nevertheless, since others were
+faster or the backend counts in another way, widens a margin that admitted calls narrow again.
 
 A share may be left free for classes of higher priority. A call that is larger than the rest fits
 when the backend is empty: small limits must not keep it out for ever.
@@ -23,9 +22,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aoai_gateway.bounded import Bounded
 from aoai_gateway.routing.backends import NOTHING_DECLARED, BackendKey, Declared
-from aoai_gateway.routing.ptu_size import PtuSize
-from aoai_gateway.routing.slow_start import REFUSES_WITHIN, SlowStart
-from aoai_gateway.routing.windows import Bucket, Others, SlidingWindow
+from aoai_gateway.routing.provisioned import Bucket, PtuSize
+from aoai_gateway.routing.recovery import REFUSES_WITHIN, SlowStart
+from aoai_gateway.routing.windows import Others, SlidingWindow
 from aoai_gateway.wire.hints import TOKEN_WINDOW_SECONDS
 
 if TYPE_CHECKING:

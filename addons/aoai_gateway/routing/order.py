@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from aoai_gateway.routing.capacity import MOST_EXPECTED
-from aoai_gateway.routing.client_shares import SHARED_SECONDS, Left
+from aoai_gateway.routing.demand import DEMAND_SECONDS, STEADY_SECONDS, Left
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Mapping
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.backends import Backend, BackendKey, Pool
     from aoai_gateway.routing.breaker import Breaks
     from aoai_gateway.routing.capacity import Capacities, Capacity
-    from aoai_gateway.routing.client_shares import ClientShares
-    from aoai_gateway.routing.demand import Demands
+    from aoai_gateway.routing.demand import ClientShares, Demands
 
 
 FLEX = "flex"
@@ -397,7 +396,7 @@ def _wait_beside(
     if is_large(request, state):
         part = state.client_shares.smaller(request.cls.name, request.client, now)
         # The rest of a burst that has room is not kept waiting.
-        to_others = part * demands.steady(request.cls, capacity.key, now)
+        to_others = part * demands.of(request.cls, capacity.key, now, STEADY_SECONDS)
     if left is not None:
         to_others += left.demand * demands.of(request.cls, capacity.key, now)
     expected += to_others
@@ -410,7 +409,7 @@ def _wait_beside(
     if wait <= alone:
         return alone
     # Should they ask for less than expected, there is room earlier.
-    earliest = max(alone, SHARED_SECONDS) if to_others else alone
+    earliest = max(alone, DEMAND_SECONDS) if to_others else alone
     if wait <= earliest:
         return wait
     forgotten = demands.forgotten_in(request.cls, request.higher, capacity.key, now)
@@ -429,13 +428,13 @@ def _headroom(request: RoutingRequest, backend: Backend, now: float, capacities:
     return 1.0 if headroom is None else headroom
 
 
-def draw_takers(pool: Pool, streaming: bool, draw: Callable[[], float]) -> frozenset[BackendKey] | None:
+def draw_takers(pool: Pool, draw: Callable[[], float]) -> frozenset[BackendKey] | None:
     """Draw, once per call, which backends take a non-streaming request; None means all of them.
 
     ``draw`` returns a number in [0, 1). The last backend takes every call that reaches it: it may be the last
     only because those after it have been switched off, or are not for this client.
     """
-    if streaming or all(b.non_streaming_fraction >= 1 for b in pool[:-1]):
+    if all(b.non_streaming_fraction >= 1 for b in pool[:-1]):
         return None
     return frozenset(
         b.key

@@ -91,10 +91,6 @@ class WaitingQueue:
         self._total_in_flight = 0
         self._joined = 0
 
-    def __repr__(self) -> str:
-        lengths = ", ".join(f"{name}: {item.length}" for name, item in self._classes.items())
-        return f"WaitingQueue({lengths})"
-
     def __len__(self) -> int:
         return len(self._places)
 
@@ -235,11 +231,6 @@ class WaitingQueue:
         else:
             self._in_flight[client] = count - 1
 
-    def length(self, cls_name: str) -> int:
-        """How many tickets of a class wait."""
-        item = self._classes.get(cls_name)
-        return item.length if item is not None else 0
-
     def waits(self, cls_name: str, now: float) -> float:
         """For how long the call of a class has waited that has waited longest; 0 if none waits."""
         item = self._classes.get(cls_name)
@@ -251,19 +242,6 @@ class WaitingQueue:
         """Whether a class that waits has a release coming to it by its minimum share."""
         item = self._classes.get(cls_name)
         return item is not None and item.deficit >= _DUE
-
-    def position(self, ticket_id: str) -> int | None:
-        """Return the place in the queue, 1 for the first, if all could be served and no other call came."""
-        if ticket_id not in self._places:
-            return None
-        before = 0
-        for item in self._in_order():
-            order = sorted(self._keys(item))
-            for index, (*_, place) in enumerate(order):
-                if place.ticket.id == ticket_id:
-                    return before + index + 1
-            before += item.length
-        raise AssertionError("a place is always in its class")
 
     def hold_ends(self, now: float) -> float | None:
         """When the first hold ends: `next` may then find a ticket even though no room came. None without."""
@@ -302,15 +280,6 @@ class WaitingQueue:
             heads.sort()
             for *_, places in heads:
                 yield from places
-
-    def _keys(self, item: _Class) -> Iterator[tuple[bool, float, float, int, Place]]:
-        """Sort keys of all tickets of a class, as if served one after the other."""
-        clients = self._clients()
-        for client in item.clients.values():
-            start = client.start
-            for place in client.places:
-                yield (*self._key(place, start, clients), place)
-                start += place.ticket.cost / place.ticket.weight
 
     def _key(self, place: Place, start: float, clients: int) -> tuple[bool, float, float, int]:
         ticket = place.ticket

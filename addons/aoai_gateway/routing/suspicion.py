@@ -25,7 +25,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aoai_gateway.routing.half_open import Scope
+    from aoai_gateway.routing.recovery import Scope
 
 REMEMBERED_SECONDS = 300.0
 """How long a failure bears witness, if no answer refutes it."""

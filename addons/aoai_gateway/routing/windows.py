@@ -1,7 +1,7 @@
-"""How full a backend is thought to be: a sliding window for pay as you go, a leaky bucket for provisioned.
+"""How full a pay-as-you-go backend is thought to be: a sliding window.
 
-Both count the calls of this process, and are corrected by the backend's own figures. Times are
-seconds on any monotonic clock.
+It counts the calls of this process, and is corrected by the backend's own figures. Times are seconds on any
+monotonic clock.
 """
 
 from __future__ import annotations
@@ -212,42 +212,3 @@ class SlidingWindow:
 
     def _leaves(self, index: float) -> float:
         return (index + 1) * GRAIN + self.seconds + LATE
-
-
-class Bucket:
-    """A leaky bucket that holds one minute's tokens and drains as many per minute.
-
-    Its level is a share: 1.0 is full, and more is possible, since a call of any size is
-    admitted while it is not full.
-    """
-
-    def __init__(self) -> None:
-        self._level = 0.0
-        self._at = 0.0
-        self.poured = 0.0
-        """All that was ever poured in."""
-
-    def level(self, now: float) -> float:
-        """How full it is."""
-        if now > self._at:
-            self._level = max(0.0, self._level - (now - self._at) / 60)
-            self._at = now
-        return self._level
-
-    def pour(self, share: float, now: float) -> None:
-        """Put something in; a negative share takes out what had been put in too much."""
-        self._level = max(0.0, self.level(now) + share)
-        self.poured += share
-
-    def correct(self, told: float, at: float, poured: float, now: float) -> None:
-        """Take in the level that the backend had at a time, when so much had been `poured`.
-
-        A higher one is believed at once. A lower one by half: such figures lag behind.
-        """
-        told = max(0.0, told - max(0.0, now - at) / 60) + self.poured - poured
-        level = self.level(now)
-        self._level = max(0.0, told if told >= level else (told + level) / 2)
-
-    def when(self, room: float, now: float) -> float:
-        """Seconds until it is not above `room`, if nothing else comes."""
-        return max(0.0, (self.level(now) - room) * 60)

@@ -46,26 +46,27 @@ class FailingDeployments:
     """Follows the calls of each deployment. Times are monotonic."""
 
     def __init__(self) -> None:
-        self._failing: dict[str, _Failing] = {}
+        self.suspects: dict[str, _Failing] = {}
+        """The deployments whose last calls failed."""
 
     def note(self, call: Call, now: float) -> None:
         """Take a call that has ended."""
         status = call.status or 0
         if status < 500:
             # A refusal of a client's own, and a hang-up, say nothing of backends; any answer of one does.
-            if self._failing and call.outcome is Outcome.OK and status != 429:
+            if call.outcome is Outcome.OK and status != 429:
                 self._end(call.deployment, now)
             return
         if not call.attempts or call.outcome not in (Outcome.OK, Outcome.BACKENDS_OUT):
             return
         if not call.deployment:
             return  # it is for no deployment: a list, a file
-        known = self._failing.get(call.deployment)
+        known = self.suspects.get(call.deployment)
         if known is None or now - known.last > FORGOTTEN_SECONDS:
             self._forget(now)
-            if len(self._failing) >= MOST_DEPLOYMENTS:
+            if len(self.suspects) >= MOST_DEPLOYMENTS:
                 return
-            known = self._failing[call.deployment] = _Failing(now, now)
+            known = self.suspects[call.deployment] = _Failing(now, now)
         known.calls += 1
         known.last = now
         if len(known.clients) < MOST_CLIENTS:
@@ -86,15 +87,15 @@ class FailingDeployments:
     def names(self, now: float) -> Iterator[str]:
         """Give the deployments that fail now."""
         self._forget(now)
-        yield from [name for name, known in self._failing.items() if known.is_told]
+        yield from [name for name, known in self.suspects.items() if known.is_told]
 
     def _forget(self, now: float) -> None:
-        for name, known in [*self._failing.items()]:
+        for name, known in [*self.suspects.items()]:
             if now - known.last > FORGOTTEN_SECONDS:
-                del self._failing[name]
+                del self.suspects[name]
 
     def _end(self, deployment: str, now: float) -> None:
-        known = self._failing.pop(deployment, None)
+        known = self.suspects.pop(deployment, None)
         if known is not None and known.is_told:
             logger.warning(
                 "%s is answered again, after %.0f s; %d calls failed meanwhile.",

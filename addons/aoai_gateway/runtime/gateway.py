@@ -7,7 +7,7 @@ import logging
 import random
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mitmproxy.utils import asyncio_utils
 
@@ -29,17 +29,16 @@ from aoai_gateway.runtime.failing import FailingDeployments
 from aoai_gateway.runtime.fair_turns import FairThreads
 from aoai_gateway.runtime.held_bytes import HeldBytes
 from aoai_gateway.runtime.log_records import log_exception
-from aoai_gateway.runtime.observer import UNOBSERVED, Observer
 from aoai_gateway.runtime.opened_ahead import OpenedAhead
-from aoai_gateway.runtime.plugin_events import LISTENED_TO, OUR_EVENTS, SEEN_BY, Listeners
+from aoai_gateway.runtime.plugin_events import LISTENED_TO, SEEN_BY, Listeners
 from aoai_gateway.runtime.queue_waker import QueueWaker
 from aoai_gateway.runtime.readiness import ReadinessPolls
 from aoai_gateway.runtime.slow_readers import SlowReaders
 from aoai_gateway.runtime.token_trials import TokenTrials
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.tokens import Counter
+from aoai_gateway.usage.counts import SinkCounts
 from aoai_gateway.usage.early import EarlyAnswer, EarlyAnswers
-from aoai_gateway.usage.gauges import SinkCounts
 from aoai_gateway.usage.metrics import Metrics
 from aoai_gateway.usage.prompts import prompt_of
 from aoai_gateway.usage.record import usage_record
@@ -63,7 +62,7 @@ if TYPE_CHECKING:
     from aoai_gateway.identity.identify import Identified, ShownCertificate
     from aoai_gateway.identity.verifier import TokenVerifier
     from aoai_gateway.quota.quotas import Reservation
-    from aoai_gateway.runtime.clock import Clock
+    from aoai_gateway.runtime.observer import Observer
     from aoai_gateway.runtime.opened_ahead import Opened
     from aoai_gateway.state import State
     from aoai_gateway.wire.masking import KnownSecrets
@@ -103,6 +102,16 @@ async def _at_once(client: str, backend: Connection) -> None:
     """Wait for nothing."""
 
 
+class Clock(Protocol):
+    """The clock of a gateway, in seconds, which tests turn by hand; the module `time` is one."""
+
+    def monotonic(self) -> float:
+        """Return the time that never jumps."""
+
+    def time(self) -> float:
+        """Return the time since the epoch."""
+
+
 class Gateway:
     """One gateway process's state. There is one, while addon instances come and go."""
 
@@ -112,8 +121,8 @@ class Gateway:
         self.engine = Engine(random.Random())  # noqa: S311 - which backend takes a call is no secret
         self.waiting = QueueWaker(self.engine.scheduler)
         self.heard = Listeners(LISTENED_TO)
-        self.observer = UNOBSERVED
-        self.make_observer: Callable[[], Observer] = Observer
+        self.observer: Observer | None = None
+        self.make_observer: Callable[[], Observer | None] = lambda: None
         """Makes the observer, once flows have a reader."""
         self.draining = False
         """Whether it takes no more calls."""
@@ -135,7 +144,7 @@ class Gateway:
         """The threads for reading uploads on disk."""
         self.connections = Connections()
         """The clients' connections that are open."""
-        self.opened_ahead: OpenedAhead[Opened] = OpenedAhead(clock, lambda: self.heard.plugins_open)
+        self.opened_ahead: OpenedAhead[Opened] = OpenedAhead(clock.monotonic, lambda: self.heard.plugins_open)
         """Connections to backends that no call has needed yet."""
         self.token_trials = TokenTrials()
         """Clients' tokens that only backends verify."""
@@ -264,8 +273,13 @@ class Gateway:
         """Look again which addons listen to which event, and have calls observed if their flows are seen."""
         changed = self.heard.refresh(addons)
         # An observer stays when they have gone: they may come back, and it remembers conversations.
-        if changed and self.observer is UNOBSERVED and not self.heard.events.isdisjoint(SEEN_BY):
+        if changed and self.observer is None and not self.heard.events.isdisjoint(SEEN_BY):
             self.observer = self.make_observer()
+
+    def say(self, flow: http.HTTPFlow) -> None:
+        """Write on a flow what became of its call, if that was put off until the flow is looked at."""
+        if self.observer is not None:
+            self.observer.say(flow)
 
     def begun(self, call: Call) -> None:
         """Count a call as under way."""
@@ -275,10 +289,6 @@ class Gateway:
     def idle_seconds(self, now: float) -> float:
         """Return for how long no call has been under way, since the last one began. Monotonic seconds."""
         return 0.0 if self.calls else now - self._last_begun
-
-    def over(self, call_id: str) -> None:
-        """Count a call as over."""
-        self.calls.pop(call_id, None)
 
     @property
     def queued(self) -> int:
@@ -302,16 +312,6 @@ class Gateway:
         if decision.admitted:
             self.reservations[reservation.id] = reservation
         return decision
-
-    @property
-    def needs_requests(self) -> bool:
-        """Whether an addon may look at requests' bodies, which are in memory then."""
-        return not self.heard.events.isdisjoint(LISTENED_TO)
-
-    @property
-    def gives_calls(self) -> bool:
-        """Whether plugins get calls, which they may look at when these are over."""
-        return not self.heard.events.isdisjoint(OUR_EVENTS)
 
     async def read_upload(
         self,
@@ -375,7 +375,7 @@ class Gateway:
         That is done for some calls together. Returns the record if a plugin hears of it, else nothing.
         ``secrets``: what is masked in its prompt, if that is written down.
         """
-        if self.sinks.records_prompts_of(call.client.name):
+        if self.sinks.prompts is not None and self.sinks.records_prompts_of(call.client.name):
             prompt = prompt_of(call, secrets)
             if prompt is not None:
                 self.sinks.put_prompt(prompt)
@@ -387,20 +387,24 @@ class Gateway:
         self._ended.write()
 
     def _write_down(self, calls: Sequence[Call]) -> None:
-        now, batch, kept = self.clock.monotonic(), self.sinks.batch(), self.gives_calls
+        now, kept = self.clock.monotonic(), self.heard.get_calls
+        batch = self.sinks.batch() if self.sinks.for_records else None
         for call in calls:
             try:
                 self.traffic.finished(call, now)
                 self.metrics.finished(call)
-                self.failing.note(call, now)
-                if batch:
+                # An answer tells something only where calls have failed before.
+                if (call.status or 0) >= 500 or self.failing.suspects:
+                    self.failing.note(call, now)
+                if batch is not None:
                     batch.add(usage_record(call))
             except Exception as error:
                 # The others are not to be lost with it.
                 log_exception("while a call was written down; its record is lost.", error)
             if not kept:
                 call.forget_texts()
-        batch.hand_over()
+        if batch is not None:
+            batch.hand_over()
 
     def answered_early(self, answer: EarlyAnswer) -> None:
         """Write down a request that was answered before it became a call."""

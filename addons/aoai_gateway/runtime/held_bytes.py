@@ -26,13 +26,9 @@ class HeldBytes:
         """Bytes that were held, since it was last set to 0. Some may wait for a garbage collection."""
         self.by_client: Counter[str] = Counter()
 
-    def open(self, client: str, most: int) -> Held:
-        """Begin to count for one call. ``most``: bytes for all calls of all clients."""
-        return Held(self, client, most)
-
 
 class Held:
-    """The bytes that one call holds."""
+    """The bytes that one call holds. ``most``: bytes for all calls of all clients."""
 
     def __init__(self, all_of_them: HeldBytes, client: str, most: int) -> None:
         self._all = all_of_them

@@ -78,21 +78,17 @@ def install(
 
 def told(error: BaseException) -> str:
     """Write an exception as Python does, but for messages that can quote data."""
-    lines: list[str] = []
-    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    seen = {id(error)}
-    chain = [error]
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        chain.insert(0, cause)
-        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-    for number, each in enumerate(chain):
-        if number:
-            lines.append("\nThen:\n\n")
-        lines.append("Traceback (most recent call last):\n")
-        lines += traceback.format_tb(each.__traceback__)
-        lines.append(_named(each) + "\n")
-    return "".join(lines).rstrip("\n")
+    chain: dict[int, BaseException] = {}
+    each: BaseException | None = error
+    while each is not None and id(each) not in chain:
+        chain[id(each)] = each
+        each = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
+    return "\n\nThen:\n\n".join(
+        "".join(
+            ("Traceback (most recent call last):\n", *traceback.format_tb(one.__traceback__), _named(one))
+        )
+        for one in reversed(chain.values())
+    )
 
 
 def _named(error: BaseException) -> str:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from OpenSSL import SSL
 
     from aoai_gateway.config.models import Config, Endpoint
-    from aoai_gateway.runtime.clock import Clock
 
 type Address = tuple[str, int]
 """A host name, or an IP address, and a port."""
@@ -73,11 +72,12 @@ class Place(NamedTuple):
 class OpenedAhead[T: Opened]:
     """The connections of one process that no call has needed yet, by the address of the backend.
 
-    ``is_barred``: whether a plugin wants a say in each connection that a client's call opens.
+    ``now`` gives the monotonic time. ``is_barred``: whether a plugin wants a say in each connection that a
+    client's call opens.
     """
 
-    def __init__(self, clock: Clock, is_barred: Callable[[], bool] = lambda: False) -> None:
-        self._clock, self._is_barred = clock, is_barred
+    def __init__(self, now: Callable[[], float], is_barred: Callable[[], bool] = lambda: False) -> None:
+        self._now, self._is_barred = now, is_barred
         self.open: Callable[[Address, float], Awaitable[T]] | None = None
         """Opens one, within so many seconds. Raises OSError. None: nothing is opened ahead."""
         self._places: dict[Address, Place] = {}
@@ -108,7 +108,7 @@ class OpenedAhead[T: Opened]:
         place = self._places.get(address)
         if place is None or self.open is None or self._is_barred():
             return
-        now = self._clock.monotonic()
+        now = self._now()
         needed = self._needed.setdefault(address, deque(maxlen=place.most))
         needed.append(now)
         wanted = sum(now - at <= RECENT_SECONDS for at in needed)
@@ -169,7 +169,7 @@ class OpenedAhead[T: Opened]:
             await asyncio.wait(opening)
 
     def _oldest(self) -> float:
-        return self._clock.monotonic() - HELD_SECONDS
+        return self._now() - HELD_SECONDS
 
     def _in_all(self) -> int:
         return sum(map(len, self._held.values())) + sum(map(len, self._opening.values()))
@@ -195,4 +195,4 @@ class OpenedAhead[T: Opened]:
         except Exception as error:
             log_exception("where a connection is opened ahead; calls open theirs.", error)
         else:
-            self._held[address].append((self._clock.monotonic(), opened))
+            self._held[address].append((self._now(), opened))

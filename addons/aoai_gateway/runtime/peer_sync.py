@@ -198,17 +198,12 @@ class PeerSync:
                 await self._take_in(await self._exchange.news(wait=True))
             except StateUnavailableError:
                 await asyncio.sleep(PAUSE_SECONDS)
-                await self._follow()
+                with contextlib.suppress(StateUnavailableError):
+                    await self._exchange.follow()
             except Exception as error:
                 log_exception("while it was read what other processes do; it was passed over.", error)
                 await asyncio.sleep(PAUSE_SECONDS)
             self._forget_lost()
-
-    async def _follow(self) -> None:
-        try:
-            await self._exchange.follow()
-        except StateUnavailableError:
-            return
 
     async def _take_in(self, told: list[ChangeBatch]) -> None:
         for each in told:

@@ -24,8 +24,7 @@ from aoai_gateway.state.budget_file import BudgetFile, BudgetFileError
 from aoai_gateway.state.memory import MemoryState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
+    from collections.abc import Awaitable, Iterable, Mapping
 
     from aoai_gateway.config.models import Config
     from aoai_gateway.config.shared_store import StoreAddress
@@ -74,8 +73,7 @@ class StateSync:
         self._gateway = gateway
         self._failover: FailoverState | None = None
         self._peers: PeerSync | None = None
-        self._budget_file: BudgetFile | None = None
-        self._affinity_file: AffinityFile | None = None
+        self._files: list[BudgetFile | AffinityFile] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._renewed = gateway.clock.monotonic()
         self._theirs: dict[ClassBreak, float] = {}
@@ -112,9 +110,12 @@ class StateSync:
             self._gateway.state = self._failover
             self._join_peers(address, prefix)
             return True
-        if config.budget_file is not None and not await self._keep_budgets(config.budget_file, local):
-            return False
-        return config.affinity_path is None or await self._keep_affinity(config.affinity_path)
+        if config.budget_file is not None:
+            self._files.append(BudgetFile(config.budget_file, local))
+        if config.affinity_path is not None:
+            affinity, offset = self._gateway.engine.affinity, lambda: self._gateway.unix_offset
+            self._files.append(AffinityFile(config.affinity_path, affinity, offset))
+        return await self._load_files()
 
     def _join_peers(self, store: StoreAddress, prefix: str) -> None:
         from aoai_gateway.runtime.peer_sync import PeerSync
@@ -129,27 +130,19 @@ class StateSync:
         if self._peers is not None:
             await self._peers.start()
 
-    async def _keep_budgets(self, path: Path, local: MemoryState) -> bool:
-        budget_file = BudgetFile(path, local)
-        try:
-            await asyncio.to_thread(budget_file.load)
-        except BudgetFileError as error:
-            logger.error("%s", error)
-            return False
-        self._budget_file = budget_file
-        self._tasks.append(asyncio_utils.create_task(budget_file.run(), name="budget file", keep_ref=True))
-        return True
-
-    async def _keep_affinity(self, path: Path) -> bool:
-        affinity_file = AffinityFile(path, self._gateway.engine.affinity, lambda: self._gateway.unix_offset)
-        try:
-            await asyncio.to_thread(affinity_file.load)
-        except AffinityFileError as error:
-            logger.error("%s", error)
-            return False
-        self._affinity_file = affinity_file
-        work = affinity_file.run()
-        self._tasks.append(asyncio_utils.create_task(work, name="affinity file", keep_ref=True))
+    async def _load_files(self) -> bool:
+        """Take in what files have kept, and keep them up to date. False if one cannot be used."""
+        for file in self._files:
+            try:
+                await asyncio.to_thread(file.load)
+            except (BudgetFileError, AffinityFileError) as error:
+                logger.error("%s", error)
+                # What was not read must not be written over.
+                self._files.clear()
+                return False
+        for file in self._files:
+            name = type(file).__name__
+            self._tasks.append(asyncio_utils.create_task(file.run(), name=name, keep_ref=True))
         return True
 
     async def look(self) -> None:
@@ -161,9 +154,7 @@ class StateSync:
             # What shares a store keeps the leases there itself.
             if now - self._renewed >= RENEWAL_SECONDS:
                 self._renewed = now
-                answer = gateway.state.renew(list(gateway.reservations.values()), gateway.unix_time())
-                if answer is not None:
-                    await answer
+                await _done(gateway.state.renew(list(gateway.reservations.values()), gateway.unix_time()))
             return
         found = self._failover.breaks(gateway.unix_time())
         if not isinstance(found, dict):
@@ -206,11 +197,8 @@ class StateSync:
             return
         note = f"{process_name()}\n{reason[:LONGEST_REASON]}"
         for cls, seconds in seconds_by_class.items():
-            answer = self._failover.open_break(
-                _name(scope), _class_name(cls), seconds, self._gateway.unix_time(), note
-            )
-            if answer is not None:
-                await answer
+            now = self._gateway.unix_time()
+            await _done(self._failover.open_break(_name(scope), _class_name(cls), seconds, now, note))
 
     async def tell_end(self, scopes: Iterable[Scope]) -> None:
         """Tell other processes of breaks that were withdrawn here."""
@@ -219,9 +207,7 @@ class StateSync:
         classes = [cls.name for cls in self._gateway.config.priority_classes]
         for scope in scopes:
             for cls in dict.fromkeys((EVERY_CLASS, *map(_class_name, classes))):
-                answer = self._failover.close_break(_name(scope), cls, self._gateway.unix_time())
-                if answer is not None:
-                    await answer
+                await _done(self._failover.close_break(_name(scope), cls, self._gateway.unix_time()))
 
     async def tell_closed(self, scopes: Iterable[Scope]) -> None:
         """Tell other processes to close all breaks of these scopes, their own ones included."""
@@ -231,24 +217,25 @@ class StateSync:
             return
         await self.tell_end(scopes)
         for scope in scopes:
-            answer = self._failover.open_break(
-                _name(scope), CLOSED, CLOSED_SECONDS, self._gateway.unix_time()
-            )
-            if answer is not None:
-                await answer
+            now = self._gateway.unix_time()
+            await _done(self._failover.open_break(_name(scope), CLOSED, CLOSED_SECONDS, now))
 
     async def close(self) -> None:
         """Write what must last, and let go of the store."""
         for task in self._tasks:
             task.cancel()
-        if self._budget_file is not None:
-            await self._budget_file.flush()
-        if self._affinity_file is not None:
-            await self._affinity_file.flush()
+        for file in self._files:
+            await file.flush()
         if self._peers is not None:
             await self._peers.close()
         if self._failover is not None:
             await self._failover.aclose()
+
+
+async def _done(answer: Awaitable[None] | None) -> None:
+    """Wait for what a state has to do, if that takes time."""
+    if answer is not None:
+        await answer
 
 
 def process_name() -> str:

@@ -34,10 +34,11 @@ class Ask:
     ``error``: the exception of one of them; ``performed``: whether all others were asked.
     """
 
+    error: Exception | None = None
+    performed = False
+
     def __init__(self, hook: hooks.Hook) -> None:
         self.hook = hook
-        self.error: Exception | None = None
-        self.performed = False
 
     async def perform(self, addons: AddonManager) -> None:
         """Trigger the event, and keep what goes wrong for the stream that waits."""
@@ -59,8 +60,6 @@ class Awaited(Ask):
     def __init__(self, awaitable: Awaitable[Any]) -> None:
         self._awaitable = awaitable
         self.result: Any = None
-        self.error = None
-        self.performed = False
 
     async def perform(self, addons: AddonManager) -> None:
         """Await it."""
@@ -76,8 +75,6 @@ class Resume(Ask):
 
     def __init__(self, flow: http.HTTPFlow) -> None:
         self.flow = flow
-        self.error = None
-        self.performed = False
 
     async def perform(self, addons: AddonManager) -> None:
         """Wait."""

@@ -31,24 +31,19 @@ PATIENCE_SECONDS = 10.0
 
 
 class Trial:
-    """One call with a token that was not accepted yet."""
+    """One call with a token that was not accepted yet; it ends by itself after a moment."""
 
     def __init__(self, turns: FairTurns, address: str) -> None:
         self._turns = turns
         self._address = address
-        self._timer: asyncio.TimerHandle | None = None
         self._is_over = False
-
-    def begin(self) -> None:
-        """Have it end after a moment."""
         self._timer = asyncio.get_running_loop().call_later(TRIAL_SECONDS, self.end)
 
     def end(self) -> None:
         """Make room for the next one; a second time does nothing."""
         if not self._is_over:
             self._is_over = True
-            if self._timer is not None:
-                self._timer.cancel()
+            self._timer.cancel()
             self._turns.leave(self._address)
 
 
@@ -79,9 +74,7 @@ class TokenTrials:
         except TimeoutError:
             text = "Too many tokens are in use that no backend has accepted yet."
             raise errors.rate_limited(text, 1.0, code="too_many_new_tokens") from None
-        trial = Trial(self._turns, address)
-        trial.begin()
-        return trial
+        return Trial(self._turns, address)
 
 
 def _digest(token: str) -> bytes:

@@ -1,7 +1,8 @@
-"""Counters and histograms for Prometheus, which cost a call next to nothing: numbers in a dictionary.
+"""Collectors for Prometheus: counters and histograms that cost a call next to nothing, and two of facts.
 
 prometheus-client's own take a lock and a look-up of a child object, 1 to 2 µs a count, and a call is counted
-in a dozen places. These are counted by the event loop alone, and become its families when they are asked for.
+in a dozen places. These are numbers in a dictionary, counted by the event loop alone, and become its families
+when they are asked for.
 That may be in another thread: it copies what it reads in one step. Code that counts much under the same
 labels keeps the series itself, and adds to that. Names of deployments become labels only within a bound
 (`DeploymentLabels`): each is a series, and clients may make names up.
@@ -13,16 +14,15 @@ from bisect import bisect_left
 from itertools import accumulate
 from typing import TYPE_CHECKING, override
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
-    from prometheus_client.registry import CollectorRegistry
-
 
 type Labels = tuple[str, ...]
 
@@ -94,6 +94,58 @@ class Distribution(Collector):
             *counts, total = values.copy()
             family.add_metric(labels, list(zip(self._ends, accumulate(counts), strict=True)), total)
         yield family
+
+
+UTILIZATION_SECONDS = 120.0
+"""For how long what an answer says of its backend's utilisation is told."""
+
+
+class Utilization(Collector):
+    """How full provisioned backends have last said to be, for as long as that is news."""
+
+    def __init__(self, monotonic: Callable[[], float], registry: CollectorRegistry) -> None:
+        self._monotonic = monotonic
+        self._told: dict[str, tuple[float, float]] = {}
+        registry.register(self)
+
+    def told(self, backend: str, share: float) -> None:
+        """Take what an answer says."""
+        self._told[backend] = (share, self._monotonic())
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "aoai_gateway_backend_utilization_ratio",
+            "How full a provisioned backend's last answer said it was; 1 is full. Not there without answers.",
+            labels=("backend",),
+        )
+        oldest = self._monotonic() - UTILIZATION_SECONDS
+        for backend, (share, at) in list(self._told.items()):
+            if at > oldest:
+                family.add_metric((backend,), share)
+        yield family
+
+
+class SinkCounts(Collector):
+    """What sinks have written and lost; ``counts`` gives both by a sink's name."""
+
+    def __init__(self, counts: Callable[[], Mapping[str, tuple[int, int]]]) -> None:
+        self._counts = counts
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        label = ("sink",)
+        written = CounterMetricFamily(
+            "aoai_gateway_sink_records", "Usage records that a sink has written.", labels=label
+        )
+        dropped = CounterMetricFamily(
+            "aoai_gateway_sink_dropped", "Usage records that a sink has lost.", labels=label
+        )
+        for name, (records, lost) in self._counts().items():
+            written.add_metric((name,), records)
+            dropped.add_metric((name,), lost)
+        yield written
+        yield dropped
 
 
 MOST_DEPLOYMENTS = 200

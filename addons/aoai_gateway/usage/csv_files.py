@@ -49,11 +49,8 @@ class CsvWriter:
         keep: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._folder = folder
-        self._rotate_bytes = rotate_bytes
-        self._daily = daily
-        self._keep = keep
-        self._clock = clock
+        self._folder, self._clock = folder, clock
+        self._rotate_bytes, self._daily, self._keep = rotate_bytes, daily, keep
         self._path: Path | None = None
         self._file: int | None = None
         """It stays open and locked, so that no other process takes it for an old one."""

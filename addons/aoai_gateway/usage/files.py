@@ -45,6 +45,18 @@ def append(path: Path, data: bytes, aside: Aside | None = None) -> bool:
             return set_aside
 
 
+def append_anew(path: Path, data: bytes, aside: Aside | None = None) -> bool:
+    """Append as `append` does; a folder that was removed meanwhile is made anew, for its owner alone.
+
+    Its own folder may not lack: the disk may not be mounted, and records would lie hidden below it.
+    """
+    try:
+        return append(path, data, aside)
+    except FileNotFoundError:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        return append(path, data, aside)
+
+
 def create(path: Path) -> int:
     """Make a file, and give it locked and open for appending. Raises FileExistsError, or another OSError."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)

@@ -19,8 +19,8 @@ from aoai_gateway.usage.sink import SinkError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aoai_gateway.usage.elsewhere import LogAnalytics
     from aoai_gateway.usage.sink import Record
+    from aoai_gateway.usage.writer_process import LogAnalytics
 
 CONNECT_SECONDS, READ_SECONDS = 5.0, 15.0
 """The times for each request: one with rows, and those for a token. The libraries' own limits are five

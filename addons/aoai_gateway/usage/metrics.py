@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
+from aoai_gateway.engine.attempt import FailureKind
 from aoai_gateway.engine.call import Outcome
-from aoai_gateway.usage.call_labels import class_of, outcome_of, result_of, tier_of
-from aoai_gateway.usage.counts import OTHER, Counts, DeploymentLabels, Distribution
-from aoai_gateway.usage.gauges import Utilization
+from aoai_gateway.usage.counts import OTHER, Counts, DeploymentLabels, Distribution, Utilization
 from aoai_gateway.usage.record import QUOTA_EXCEEDED, cost_of
+from aoai_gateway.wire.backend_errors import OUT_OF_CAPACITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,115 +49,96 @@ class Metrics:
         self._deployments = DeploymentLabels()
         self._failed: dict[str, int] = {}
         self._kinds: dict[tuple[object, ...], _Kind] = {}
+        counts, distribution = partial(Counts, registry=registry), partial(Distribution, registry=registry)
         where = ("client", "deployment", "backend")
-        self._calls = Counts(
+        self._calls = counts(
             "aoai_gateway_calls",
             "Calls that have ended. outcome: ok, throttled (a backend's 429), backend_error, client_error, "
             "rejected, backends_out, truncated, client_gone, client_stalled, bug.",
             (*where, "outcome"),
-            registry,
         )
-        self._early = Counts(
+        self._early = counts(
             "aoai_gateway_early_answers",
             "Requests that were answered before they became calls.",
             ("status", "error"),
-            registry,
         )
-        self._tokens = Counts(
+        self._tokens = counts(
             "aoai_gateway_tokens",
             "Tokens of calls. kind: input, output; cached and input_audio are parts of input, cached_audio "
             "of cached, reasoning and output_audio of output.",
             (*where, "kind"),
-            registry,
         )
-        self._cost = Counts("aoai_gateway_cost", "What calls cost by the price table.", where, registry)
-        self._attempts = Counts(
+        self._cost = counts("aoai_gateway_cost", "What calls cost by the price table.", where)
+        self._attempts = counts(
             "aoai_gateway_attempts",
             "Attempts at backends. result: ok, a status, or how it failed.",
             ("backend", "result"),
-            registry,
         )
-        self._failovers = Counts(
-            "aoai_gateway_failovers",
-            "Attempts after which another one was made.",
-            ("deployment", "result"),
-            registry,
+        self._failovers = counts(
+            "aoai_gateway_failovers", "Attempts after which another one was made.", ("deployment", "result")
         )
-        self._fallbacks = Counts(
+        self._fallbacks = counts(
             "aoai_gateway_fallbacks",
             "Calls that another virtual deployment served, since theirs could not. cause: content_filter, …",
             ("from_deployment", "to_deployment", "cause"),
-            registry,
         )
-        self._spillovers = Counts(
+        self._spillovers = counts(
             "aoai_gateway_spillovers",
             "Attempts that Azure spilled over from a provisioned deployment to a standard one.",
             ("backend",),
-            registry,
         )
-        self._tiers = Counts(
+        self._tiers = counts(
             "aoai_gateway_service_tiers",
             "Served calls that asked for a service tier or got one, by both.",
             ("deployment", "requested", "served"),
-            registry,
         )
-        self._breaks = Counts(
-            "aoai_gateway_breaks_opened", "Breaks that attempts opened.", ("backend",), registry
-        )
-        self._quotas = Counts(
+        self._breaks = counts("aoai_gateway_breaks_opened", "Breaks that attempts opened.", ("backend",))
+        self._quotas = counts(
             "aoai_gateway_quota_refusals",
             "Calls that did not fit a quota. action: refused, waited or degraded, dry_run.",
             ("client", "deployment", "quota", "action"),
-            registry,
         )
-        self._sheds = Counts(
+        self._sheds = counts(
             "aoai_gateway_sheds",
             "Calls for which no backend was free. code: the error's.",
             ("deployment", "priority", "code"),
-            registry,
         )
-        self._duration = Distribution(
+        self._duration = distribution(
             "aoai_gateway_call_seconds",
             "How long calls took that a backend answered well.",
             ("deployment", "streaming"),
             SECONDS,
-            registry,
         )
-        self._first_token = Distribution(
+        self._first_token = distribution(
             "aoai_gateway_first_token_seconds",
             "Of streams, from the call's begin to the first content.",
             ("deployment",),
             SECONDS,
-            registry,
         )
-        self._gap = Distribution(
+        self._gap = distribution(
             "aoai_gateway_chunk_gap_seconds",
             "Of streams, the median time between two chunks.",
             ("deployment",),
             GAP_SECONDS,
-            registry,
         )
-        self._queue_wait = Distribution(
+        self._queue_wait = distribution(
             "aoai_gateway_queue_wait_seconds",
             "Time in a queue, of calls that waited in one.",
             ("priority",),
             WAIT_SECONDS,
-            registry,
         )
-        self._overhead = Distribution(
+        self._overhead = distribution(
             "aoai_gateway_overhead_seconds",
             "Time of a call in which it neither waited nor was at a backend.",
             (),
             OVERHEAD_SECONDS,
-            registry,
         )
         self._overheads = self._overhead.series(())
-        self._lag = Distribution(
+        self._lag = distribution(
             "aoai_gateway_loop_lag_seconds",
             "By how much a timer of the event loop was late, looked at twice a second.",
             (),
             LAG_SECONDS,
-            registry,
         )
 
     def text(self) -> bytes:
@@ -175,15 +157,14 @@ class Metrics:
         if usage is not None:
             self._count_tokens(kind, usage)
         if call.served:
-            cost = cost_of(call)
-            if cost:
+            if call.setup.config.prices and (cost := cost_of(call)):
                 self._cost.add(kind.where, cost)
             requested = call.requested_tier
             if requested or call.service_tier:
-                self._tiers.add((deployment, tier_of(requested), tier_of(call.service_tier)))
+                self._tiers.add((deployment, _tier_of(requested), _tier_of(call.service_tier)))
         if len(attempts) == 1 and not call.fell_back and _is_plain(attempts[0], status):
             if kind.attempts is None:
-                kind.attempts = self._attempts.series((backend, result_of(attempts[0])))
+                kind.attempts = self._attempts.series((backend, _result_of(attempts[0])))
             kind.attempts[0] += 1
         else:
             self._count_attempts(call, deployment)
@@ -196,7 +177,7 @@ class Metrics:
         """Return what calls of a kind count in, and keep it if that is the same for later ones."""
         attempt, label = call.attempt, self._label(call)
         where = (call.client.name, label, attempt.backend.name if attempt is not None else "")
-        kind = _Kind(where, self._calls.series((*where, outcome_of(call))), _Tokens(self._tokens, where))
+        kind = _Kind(where, self._calls.series((*where, _outcome_of(call))), _Tokens(self._tokens, where))
         if call.outcome is Outcome.OK and (call.status or 0) < 400:
             kind.times = (label, "true" if call.streaming else "false")
         # A deployment may have a label of its own as soon as something shows that it exists.
@@ -245,7 +226,7 @@ class Metrics:
             start, end = (self._deployments.label(name, exists=True) for name in (step.start, step.end))
             self._fallbacks.add((start, end, step.refusal.value))
         for attempt in call.attempts:
-            result = result_of(attempt)
+            result = _result_of(attempt)
             self._attempts.add((attempt.backend.name, result))
             if attempt.utilization is not None:
                 self._utilization.told(attempt.backend.name, attempt.utilization)
@@ -267,13 +248,13 @@ class Metrics:
                 over = "(total)" if each.deployment is None else deployment
                 self._quotas.add((client, over, each.what, action))
         if call.outcome is Outcome.BACKENDS_OUT and call.error is not None and call.error.status == 429:
-            self._sheds.add((deployment, class_of(call), call.error.code))
+            self._sheds.add((deployment, _class_of(call), call.error.code))
 
     def _observe_times(self, call: Call, kind: _Kind, ended: float) -> None:
         started, attempts, deployment = call.started, call.attempts, kind.where[1]
         duration = ended - started
         if call.queue_wait > 0:
-            self._queue_wait.add((class_of(call),), call.queue_wait)
+            self._queue_wait.add((_class_of(call),), call.queue_wait)
         if len(attempts) == 1:
             sent = (attempts[0].ended or ended) - attempts[0].started
         else:
@@ -336,3 +317,49 @@ def _is_plain(attempt: Attempt, status: int | None) -> bool:
         and attempt.break_seconds is None
         and attempt.spillover is None
     )
+
+
+# --- labels ------------------------------------------------------------------------------------------------
+
+_OUTCOMES = {
+    Outcome.REJECTED: "rejected",
+    Outcome.BACKENDS_OUT: "backends_out",
+    Outcome.TRUNCATED: "truncated",
+    Outcome.CLIENT_GONE: "client_gone",
+    Outcome.CLIENT_STALLED: "client_stalled",
+    Outcome.ERROR: "bug",
+}
+
+_TIERS = frozenset({"auto", "default", "flex", "priority", "scale"})
+"""Service tiers that are told apart."""
+
+
+def _outcome_of(call: Call) -> str:
+    """Say in a word how a call ended, as the metric ``aoai_gateway_calls_total`` has it."""
+    if call.outcome is not None and call.outcome is not Outcome.OK:
+        return _OUTCOMES[call.outcome]
+    status = call.status or 0
+    if status in OUT_OF_CAPACITY:
+        return "throttled"
+    return "backend_error" if status >= 500 else "client_error" if status >= 400 else "ok"
+
+
+def _result_of(attempt: Attempt) -> str:
+    """Say in a word how an attempt ended: ``ok``, a status, or a kind of failure."""
+    if attempt.refusal is not None:
+        return attempt.refusal.value
+    if attempt.failure is None:
+        return "ok" if (attempt.status or 0) < 400 else f"{(attempt.status or 0) // 100}xx"
+    if attempt.failure is FailureKind.STATUS:
+        return str(attempt.status)
+    return attempt.failure.value
+
+
+def _tier_of(name: str | None) -> str:
+    """Name a tier; any other text that a client or an answer may hold is one value."""
+    return "" if name is None else name if name in _TIERS else OTHER
+
+
+def _class_of(call: Call) -> str:
+    """Name a call's class; empty if that was not known."""
+    return call.cls.name if call.cls is not None else ""

@@ -22,18 +22,16 @@ from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.sdk import resources
 
-from aoai_gateway.usage.elsewhere import SERVICE
-from aoai_gateway.usage.otlp_attributes import describe
 from aoai_gateway.usage.otlp_http import Collector
-from aoai_gateway.usage.otlp_measures import Measures
-from aoai_gateway.usage.otlp_spans import Spans
+from aoai_gateway.usage.otlp_messages import Measures, Spans, describe
 from aoai_gateway.usage.sink import SinkError
+from aoai_gateway.usage.writer_process import SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aoai_gateway.usage.elsewhere import Otlp
     from aoai_gateway.usage.sink import Record
+    from aoai_gateway.usage.writer_process import Otlp
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from aoai_gateway.engine.attempt import Attempt
-    from aoai_gateway.engine.call import Call, PolicyAction
+    from aoai_gateway.engine.call import Call
+    from aoai_gateway.quota.effective_policy import PolicyAction
     from aoai_gateway.routing.order import Skip
     from aoai_gateway.wire.gateway_error import GatewayError
     from aoai_gateway.wire.hints import Headers
@@ -269,12 +270,8 @@ def written_time(seconds: float) -> str:
 
 def _attempt(attempt: Attempt, begun: float) -> dict[str, Any]:
     """``begun``: when the call began."""
-    started, answered, ended, content = (
-        attempt.started,
-        attempt.answered,
-        attempt.ended,
-        attempt.first_content,
-    )
+    started, answered = attempt.started, attempt.answered
+    ended, content = attempt.ended, attempt.first_content
     # As `_ms` has them. There are three or four in each record.
     return {
         "backend": attempt.backend.name,
@@ -325,17 +322,16 @@ def _refused_by(call: Call) -> dict[str, Any] | None:
     """Return the quota that the call was refused for: its kind and size, what was asked and what was left."""
     if call.error is None or call.error.code not in QUOTA_EXCEEDED:
         return None
-    quotas = (each for each in reversed(call.policy) if each.action == "quota" and not each.dry_run)
-    refused = next(quotas, None)
-    if refused is None:
-        return None
-    return {
-        "quota": refused.what,
-        "deployment": refused.deployment,
-        "limit": refused.limit,
-        "asked": refused.asked,
-        "left": refused.given,
-    }
+    for each in reversed(call.policy):
+        if each.action == "quota" and not each.dry_run:
+            return {
+                "quota": each.what,
+                "deployment": each.deployment,
+                "limit": each.limit,
+                "asked": each.asked,
+                "left": each.given,
+            }
+    return None
 
 
 def _retry_after_ms(error: GatewayError) -> float | None:
@@ -393,7 +389,5 @@ def _ms(begin: float, end: float | None) -> float | None:
 
 
 def _retry_count(headers: Mapping[str, str]) -> int | None:
-    value = headers.get(RETRY_COUNT)
-    return (
-        int(value) if value is not None and value.isascii() and value.isdigit() and len(value) < 6 else None
-    )
+    value = headers.get(RETRY_COUNT, "")
+    return int(value) if value.isascii() and value.isdigit() and len(value) < 6 else None

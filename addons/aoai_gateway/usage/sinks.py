@@ -7,23 +7,25 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.config.sinks import CsvSink, JsonLinesSink, LogAnalyticsSink, OtlpSink
+from aoai_gateway.config.sinks import CsvSink, JsonLinesSink, LogAnalyticsSink, OtlpSink, RecordPrompts
 from aoai_gateway.usage.csv_files import CsvWriter
-from aoai_gateway.usage.elsewhere import LogAnalytics, Otlp
 from aoai_gateway.usage.lines import JsonLinesWriter, StdoutWriter, line_of
 from aoai_gateway.usage.prompts import MOST_WAITING, PromptWriter, weight
 from aoai_gateway.usage.sink import GATHER_SECONDS, LineSink, Sink
-from aoai_gateway.usage.writer_process import ProcessWriter
+from aoai_gateway.usage.writer_process import LogAnalytics, Otlp, ProcessWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from aoai_gateway.config.models import Config
-    from aoai_gateway.config.sinks import RecordPrompts, UsageSink
-    from aoai_gateway.usage.elsewhere import Elsewhere
+    from aoai_gateway.config.sinks import UsageSink
     from aoai_gateway.usage.sink import Line, Record, Writer
+    from aoai_gateway.usage.writer_process import Elsewhere
 
 type AnySink = Sink[Record] | LineSink
+
+type Key = UsageSink | RecordPrompts | str
+"""What the configuration says of a sink; of standard output and of ``usage_log``, the name."""
 
 MEGABYTE = 1_000_000
 
@@ -35,7 +37,7 @@ REQUEST_SECONDS = 1.0
 
 
 class Batch:
-    """Records on their way to sinks; false if no sink takes records.
+    """Records on their way to sinks.
 
     Each is made a line as it comes, while a processor's caches hold it: that takes a half of the time.
     """
@@ -46,9 +48,6 @@ class Batch:
         self._takes_lines, self._takes_records = any(lines), not all(lines)
         self._lines: list[Line] = []
         self._records: list[Record] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._sinks)
 
     def add(self, record: Record) -> None:
         """Take a record, which is not changed from now on. Raises TypeError as `line_of` does."""
@@ -70,8 +69,11 @@ class Sinks:
     """The sinks of the configuration in force. Those that it still names live on when it changes."""
 
     def __init__(self) -> None:
-        self._open: dict[UsageSink | str, AnySink] = {}
-        self._prompts: tuple[RecordPrompts, Sink[Record]] | None = None
+        self._open: dict[Key, AnySink] = {}
+        self.for_records: dict[Key, AnySink] = {}
+        """Those that usage records go to."""
+        self.prompts: tuple[RecordPrompts, Sink[Record]] | None = None
+        """The one that prompts go to, and its settings."""
         self._counted: list[AnySink] = []
         """All that are open, or about to be closed."""
         self._ended: dict[str, tuple[int, int]] = {}
@@ -80,16 +82,11 @@ class Sinks:
         """Guards these two, which are read and changed in several threads."""
 
     def __iter__(self) -> Iterator[AnySink]:
-        prompts = () if self._prompts is None else (self._prompts[1],)
-        return iter((*self._open.values(), *prompts))
-
-    def __bool__(self) -> bool:
-        """Whether there is any for usage records."""
-        return bool(self._open)
+        return iter(self._open.values())
 
     def batch(self) -> Batch:
         """Return what gathers the next records for the sinks that are open now."""
-        return Batch(tuple(self._open.values()))
+        return Batch(tuple(self.for_records.values()))
 
     def put(self, records: Iterable[Record]) -> None:
         """Give records to all; never blocks. Raises TypeError, before one has any, as `line_of` does."""
@@ -100,25 +97,27 @@ class Sinks:
 
     def records_prompts_of(self, client: str) -> bool:
         """Whether a client's prompts are written down."""
-        return self._prompts is not None and client in self._prompts[0].clients
+        return self.prompts is not None and client in self.prompts[0].clients
 
     def put_prompt(self, record: Record) -> None:
         """Have a prompt written (:func:`~aoai_gateway.usage.prompts.prompt_of`); never blocks."""
-        if self._prompts is not None:
-            self._prompts[1].put([record])
+        if self.prompts is not None:
+            self.prompts[1].put([record])
 
     def adopt(self, config: Config) -> list[AnySink]:
         """Open what a configuration names. Returns the sinks that are no longer wanted, to be closed.
 
         If one cannot be opened, all stays as it was, and its error is raised.
         """
-        wanted: dict[UsageSink | str, None] = dict.fromkeys(config.usage_sinks.named().values())
+        wanted: dict[Key, None] = dict.fromkeys(config.usage_sinks.named().values())
         if config.usage_sinks.stdout:
             wanted["stdout"] = None
         if config.usage_log is not None:
             wanted[config.usage_log] = None
+        if config.record_prompts is not None:
+            wanted[config.record_prompts] = None
         before = self._open
-        made: dict[UsageSink | str, AnySink] = {}
+        made: dict[Key, AnySink] = {}
         try:
             for key in wanted:
                 if key not in before:
@@ -126,23 +125,21 @@ class Sinks:
         except BaseException:
             self.close(list(made.values()))
             raise
-        prompts_before, prompts_made = self._prompts, self._made_for_prompts(config)
         with self._lock:
             self._counted += made.values()
-            if prompts_made is not None and prompts_made != prompts_before:
-                self._counted.append(prompts_made[1])
-        # Records come in from another thread meanwhile: they find all of the old ones, or all of the new.
-        self._prompts = prompts_made
-        self._open = {key: before.get(key) or made[key] for key in wanted}
-        gone = [sink for key, sink in before.items() if key not in wanted]
-        replaced = prompts_before is not None and prompts_before is not prompts_made
-        return [*gone, prompts_before[1]] if prompts_before is not None and replaced else gone
+        self._use({key: before.get(key) or made[key] for key in wanted})
+        return [sink for key, sink in before.items() if key not in wanted]
 
-    def _made_for_prompts(self, config: Config) -> tuple[RecordPrompts, Sink[Record]] | None:
-        wanted, before = config.record_prompts, self._prompts
-        if wanted is None:
-            return None
-        return before if before is not None and before[0] == wanted else (wanted, _prompt_sink(wanted))
+    def _use(self, sinks: dict[Key, AnySink]) -> None:
+        prompts = [
+            (key, sink)
+            for key, sink in sinks.items()
+            if isinstance(key, RecordPrompts) and not isinstance(sink, LineSink)
+        ]
+        # Records come in from another thread meanwhile: they find all of the old ones, or all of the new.
+        self.prompts = prompts[0] if prompts else None
+        self.for_records = {key: sink for key, sink in sinks.items() if not isinstance(key, RecordPrompts)}
+        self._open = sinks
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Return by name how many records were written and lost, also by sinks that are closed."""
@@ -155,7 +152,8 @@ class Sinks:
 
     def take_all(self) -> list[AnySink]:
         """Return all of them, to be closed: no record goes to them from now on."""
-        sinks, self._open, self._prompts = list(self), {}, None
+        sinks = list(self)
+        self._use({})
         return sinks
 
     def close(self, sinks: list[AnySink]) -> None:
@@ -169,12 +167,12 @@ class Sinks:
                     self._ended[sink.name] = written + sink.written, dropped + sink.dropped
 
 
-def name_of(key: UsageSink | str) -> str:
+def name_of(key: Key) -> str:
     """Name a sink for people: where it writes to."""
     match key:
         case str():
             return key
-        case JsonLinesSink():
+        case JsonLinesSink() | RecordPrompts():
             return str(key.path)
         case CsvSink():
             return str(key.folder)
@@ -197,17 +195,10 @@ def _is_there(module: str) -> bool:
         return False
 
 
-def _prompt_sink(settings: RecordPrompts) -> Sink[Record]:
-    lines = JsonLinesWriter(
-        settings.path,
-        rotate_bytes=round(settings.rotate_mb * MEGABYTE),
-        daily=settings.rotate_daily,
-        keep=settings.keep,
-    )
-    return Sink(str(settings.path), PromptWriter(settings, lines), weigh=weight, most=MOST_WAITING)
-
-
-def _made(key: UsageSink | str) -> AnySink:
+def _made(key: Key) -> AnySink:
+    if isinstance(key, RecordPrompts):
+        prompts = PromptWriter(key, JsonLinesWriter(key.path, **_rotation(key)))
+        return Sink(name_of(key), prompts, weigh=weight, most=MOST_WAITING)
     writer = _writer(key)
     # What else a writer does than to write records, it answers for itself.
     trouble: Callable[[], str] = getattr(writer, "trouble", str)
@@ -228,21 +219,20 @@ def _writer(key: UsageSink | str) -> Writer[Any]:
         case str():
             return JsonLinesWriter(Path(key))
         case JsonLinesSink():
-            return JsonLinesWriter(
-                key.path,
-                rotate_bytes=round(key.rotate_mb * MEGABYTE),
-                daily=key.rotate_daily,
-                keep=key.keep,
-            )
+            return JsonLinesWriter(key.path, **_rotation(key))
         case CsvSink():
-            return CsvWriter(
-                key.folder,
-                rotate_bytes=round(key.rotate_mb * MEGABYTE),
-                daily=key.rotate_daily,
-                keep=key.keep,
-            )
+            return CsvWriter(key.folder, **_rotation(key))
         case OtlpSink() | LogAnalyticsSink():
             return ProcessWriter(elsewhere(key))
+
+
+def _rotation(key: JsonLinesSink | CsvSink | RecordPrompts) -> dict[str, Any]:
+    """Return what a writer of files is told of their rotation."""
+    return {
+        "rotate_bytes": round(key.rotate_mb * MEGABYTE),
+        "daily": key.rotate_daily,
+        "keep": key.keep,
+    }
 
 
 def elsewhere(key: OtlpSink | LogAnalyticsSink) -> Elsewhere:

@@ -93,6 +93,13 @@ class Bucket:
     """Calls in the queue; the highest number seen."""
 
 
+REPORTED = (
+    *("answers", "refused", "errors", "gone", "replayed"),
+    *("tokens_in", "tokens_out", "waited", "in_flight", "waiting"),
+)
+"""The counts of a bucket that a report has as they are."""
+
+
 @dataclass(slots=True)
 class _Minute:
     clients: dict[str, list[int]] = field(default_factory=dict)
@@ -133,9 +140,8 @@ class Traffic:
             bucket.waited_seconds += call.waited
         if len(call.attempts) > 1:
             bucket.replayed += 1
-        client = minute.clients.get(call.client.name) or minute.clients.setdefault(
-            call.client.name, [0, 0, 0]
-        )
+        name = call.client.name
+        client = minute.clients.get(name) or minute.clients.setdefault(name, [0, 0, 0])
         client[0] += 1
         client[1] += refused
         if usage is not None:
@@ -175,20 +181,11 @@ class Traffic:
             "bucket_seconds": BUCKET_SECONDS,
             "age_seconds": round(BUCKET_SECONDS - (self._buckets.ends(now) - now), 3),
             "calls": [b.answers + b.refused + b.errors + b.gone for b in buckets],
-            "answers": [b.answers for b in buckets],
-            "refused": [b.refused for b in buckets],
-            "errors": [b.errors for b in buckets],
-            "gone": [b.gone for b in buckets],
-            "replayed": [b.replayed for b in buckets],
+            **{name: [getattr(b, name) for b in buckets] for name in REPORTED},
             "failed_attempts": {kind: [b.failed_attempts.get(kind, 0) for b in buckets] for kind in kinds},
-            "tokens_in": [b.tokens_in for b in buckets],
-            "tokens_out": [b.tokens_out for b in buckets],
-            "waited": [b.waited for b in buckets],
             "waited_seconds": [round(b.waited_seconds, 3) for b in buckets],
             "p50_ms": [quantile(b.latencies, 0.5) for b in buckets],
             "p95_ms": [quantile(b.latencies, 0.95) for b in buckets],
-            "in_flight": [b.in_flight for b in buckets],
-            "waiting": [b.waiting for b in buckets],
         }
 
     def clients(self, now: float) -> dict[str, dict[str, list[int]]]:

@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, BinaryIO, override
 import msgspec
 
 from aoai_gateway import child_process
-from aoai_gateway.usage.elsewhere import LogAnalytics, Otlp
 from aoai_gateway.usage.sink import reason
-from aoai_gateway.usage.writer_process import FRAME
+from aoai_gateway.usage.writer_process import FRAME, LogAnalytics, Otlp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aoai_gateway.usage.elsewhere import Elsewhere
     from aoai_gateway.usage.sink import Record, Writer
+    from aoai_gateway.usage.writer_process import Elsewhere
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +148,3 @@ class _TroubleWatch:
     def _watch(self) -> None:
         while not self._over.wait(TROUBLE_SECONDS):
             self.look()
-
-
-if __name__ == "__main__":
-    main()

@@ -185,6 +185,18 @@ def known(secrets: frozenset[str]) -> KnownSecrets:
     return KnownSecrets(secrets)
 
 
+def masked(data: bytes, secrets: Iterable[KnownSecrets]) -> bytes:
+    """Return the data with stars in the place of all these secrets; the same object if there are none."""
+    for each in secrets:
+        data = each.mask(data)
+    return data
+
+
+def are_in(data: bytes, secrets: Iterable[KnownSecrets]) -> bool:
+    """Whether any of these secrets is in the data."""
+    return any(each.are_in(data) for each in secrets)
+
+
 def forms_of(secret: str) -> set[bytes]:
     """Return the forms in which a harmless peer may write a secret: as it is, and encoded."""
     raw = _bytes(secret)

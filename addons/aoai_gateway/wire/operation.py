@@ -123,6 +123,11 @@ class Operation:
         return "/" + "/".join((*self.dialect.root, self.path))
 
     @property
+    def may_be_file(self) -> bool:
+        """Whether its answer may be a file."""
+        return self.binary or not self.known
+
+    @property
     def prompt_form(self) -> str:
         """The name of the operation that has the prompt in the same form."""
         return self.family if self.opened_by else self.name

@@ -10,22 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 from mitmproxy import contentviews
 
-from aoai_gateway.inspect.answers import unread
-from aoai_gateway.inspect.replays import places
+from aoai_gateway.inspect.client_replay import places
+from aoai_gateway.inspect.said import unread
 from aoai_gateway.inspect.views.contentviews import facts_of
 from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.rerun import expectations, judge
 from aoai_gateway.rerun.case_set import PATHS
 from aoai_gateway.wire.content_coding import readable
-from aoai_gateway.workbench import bodies, hold
+from aoai_gateway.workbench import child, hold
+from aoai_gateway.workbench.calls import kind_of
 from aoai_gateway.workbench.checks import Checked, checked
 from aoai_gateway.workbench.counting import Counting
-from aoai_gateway.workbench.edits import Edited
-from aoai_gateway.workbench.faults import EditError
-from aoai_gateway.workbench.kinds import kind_of
+from aoai_gateway.workbench.page_requests import EditError
 from aoai_gateway.workbench.prompts import body_of
 from aoai_gateway.workbench.rows import Rows
-from aoai_gateway.workbench.runs import LONGEST_SECONDS
+from aoai_gateway.workbench.runs import LONGEST_SECONDS, Edited
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -145,7 +144,7 @@ async def _checked(flow: HTTPFlow, expected: Sequence[Mapping[str, Any]]) -> Che
         "total_ms": noted.get("gateway_duration_ms"),
         "first_ms": noted.get("gateway_first_content_ms"),
     }
-    read = bodies.read_elsewhere if expectations.needs_time(expected) else bodies.read
+    read = child.read_elsewhere if expectations.needs_time(expected) else child.read
     found = await read(checked, (flow.request, response), list(expected), known, facts)
     assert isinstance(found, Checked)
     return found

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import override
 
 from tornado import iostream
 
 from aoai_gateway.inspect import snippets
-from aoai_gateway.inspect.call_code import head_of
-from aoai_gateway.inspect.replays import as_call
+from aoai_gateway.inspect.client_replay import as_call
+from aoai_gateway.inspect.picked_views import head_of
 from aoai_gateway.wire.gateway_error import GatewayError
-from aoai_gateway.workbench import bodies, child, hold, members, site
+from aoai_gateway.workbench import child, hold, page_requests
 from aoai_gateway.workbench.calls import Feed
 from aoai_gateway.workbench.documents import document
-from aoai_gateway.workbench.faults import EditError
 from aoai_gateway.workbench.handler import LARGEST_BODY, PAUSE, QUIET, Events, Handler
+from aoai_gateway.workbench.page_requests import EditError
 from aoai_gateway.workbench.prompts import body_in
 from aoai_gateway.workbench.shape import as_json, part
 
@@ -29,23 +28,6 @@ CATCHING_UP = 0.01
 
 MOST_PAGES = 20
 """Pages that are told of calls at a time."""
-
-
-class PageHandler(Handler):
-    """The page's files hold no data, so they need no key."""
-
-    @override
-    def prepare(self) -> None:
-        pass
-
-    def get(self, name: str = "") -> None:
-        """Send a file."""
-        found = site.files().get(name or site.INDEX)
-        if found is None:
-            self.fail(404, "There is nothing here; the page is at /workbench.")
-            return
-        self.set_header("Content-Type", found[0])
-        self.finish(found[1])
 
 
 class SetupHandler(Handler):
@@ -140,7 +122,7 @@ class PartHandler(Handler):
         message = flow.response if of_answer else flow.request
         content_type = message.headers.get("content-type", "") if message is not None else ""
         pointer = self.get_query_argument("pointer")
-        media, data = await bodies.read(part, (message,), pointer, content_type)
+        media, data = await child.read(part, (message,), pointer, content_type)
         self.set_header("Content-Type", media)
         self.set_header("Content-Security-Policy", "sandbox; default-src 'none'")
         self.finish(data)
@@ -155,7 +137,7 @@ class CodeHandler(Handler):
         call = as_call(flow)
         language, head = self.get_query_argument("language", "python"), head_of(flow, call)
         try:
-            self.answer({"code": await bodies.read(snippets.code, (call.request,), language, head)})
+            self.answer({"code": await child.read(snippets.code, (call.request,), language, head)})
         except GatewayError as error:
             raise EditError(error.message) from None
 
@@ -185,7 +167,7 @@ class HoldHandler(Handler):
         """Hold those of a client, or none."""
         if not hold.is_possible():
             raise EditError("This gateway was started without what holds calls.")
-        client = members.text(self.asked(), "client")
+        client = page_requests.text(self.asked(), "client")
         config = self.bench.config
         if client and (config is None or config.client_named(client) is None):
             raise EditError(f"There is no client {client!r}.")

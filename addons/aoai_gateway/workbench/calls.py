@@ -1,4 +1,4 @@
-"""The calls that the workbench shows, and the pages that are told of changes to them.
+"""The calls that the workbench shows: which operation each is, and the pages that are told of changes.
 
 A mitmproxy addon sees flows begin, end and change. It keeps references only: as long as no page is open,
 nothing is read of a flow but its path and the sizes of its bodies. Pages hear of changes in batches
@@ -7,20 +7,90 @@ nothing is read of a flow but its path and the sizes of its bodies. Pages hear o
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections import OrderedDict
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from mitmproxy.http import HTTPFlow
 
-from aoai_gateway.workbench.kinds import kind_of
-from aoai_gateway.workbench.news import News
+from aoai_gateway.inspect.views.facts import operation_of
+from aoai_gateway.rerun.case_set import PATHS
+from aoai_gateway.wire.gateway_error import GatewayError
+from aoai_gateway.wire.operations import UNKNOWN_NAME
+from aoai_gateway.wire.targets import parse_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from mitmproxy.addons.view import View
     from mitmproxy.flow import Flow
+
+LONGEST_REMEMBERED = 256
+"""Characters of a path: clients use few, but may make up many."""
+
+LEFT_OUT = frozenset({UNKNOWN_NAME, "models", "models.retrieve"})
+"""No calls here, but lists of models."""
+
+
+def kind_of(method: str, path: str) -> tuple[str, str]:
+    """Return the operation, and the deployment that the path names; both empty for what is no call.
+
+    ``method`` and ``path`` as they came, the path with its query.
+    """
+    return (_remembered if len(path) <= LONGEST_REMEMBERED else _kind_of)(method, path)
+
+
+def _kind_of(method: str, path: str) -> tuple[str, str]:
+    found = operation_of(path)
+    if found[0]:
+        return found
+    try:
+        target = parse_target(method, path)
+    except GatewayError:
+        return "", ""
+    name = target.operation.name
+    return ("", "") if name in LEFT_OUT else (name, target.deployment or "")
+
+
+_remembered = lru_cache(maxsize=1024)(_kind_of)
+
+
+def can_be_run(operation: str) -> bool:
+    """Whether calls of an operation can be edited and run: it takes a prompt in JSON."""
+    return operation in PATHS
+
+
+class News:
+    """Whether a page has something to hear, or has been closed; each has its own, so all hear at once."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self.closed = False
+
+    def tell(self) -> None:
+        """Wake the page's stream."""
+        self._event.set()
+
+    def close(self) -> None:
+        """Wake it for the last time: the page is gone."""
+        self.closed = True
+        self._event.set()
+
+    def heard(self) -> None:
+        """Wait for the next news; after this call, send all that there is."""
+        if not self.closed:
+            self._event.clear()
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait for news, for so many seconds at most. False if there were none."""
+        try:
+            await asyncio.wait_for(self._event.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
 
 MOST_CALLS = 10_000
 MOST_BYTES = 128 * 1024 * 1024

@@ -1,16 +1,31 @@
-"""The sets of cases in a folder: what the workbench reads and writes there, and nowhere else."""
+"""The sets of cases in a folder: what the workbench reads and writes there, and nowhere else.
+
+Their texts are read and changed by pure functions of bytes, which may be many: `child` calls them elsewhere.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aoai_gateway.rerun.case_set import SUFFIXES, SetError, read_file, write_file
-from aoai_gateway.workbench import child, set_texts
-from aoai_gateway.workbench.faults import ConflictError
+from aoai_gateway.rerun.case_set import (
+    MOST_CASES,
+    SUFFIXES,
+    SetError,
+    parse,
+    parse_case,
+    parse_set,
+    read_file,
+    text_of,
+    write_file,
+)
+from aoai_gateway.workbench import child, page_requests
+from aoai_gateway.workbench.page_requests import ConflictError
+from aoai_gateway.workbench.shape import as_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +58,7 @@ class CaseFiles:
     async def read(self, name: str) -> tuple[bytes, str]:
         """Return a set as JSON, and its version. Raises SetError and ChildError."""
         data, version = await asyncio.to_thread(_read, self._path(name))
-        return await child.perform(set_texts.shown, data, name), version
+        return await child.perform(shown, data, name), version
 
     async def write(self, name: str, asked: bytes) -> str:
         """Save a set in the place of the version that is named; gives the new one.
@@ -51,7 +66,7 @@ class CaseFiles:
         Raises SetError, BadRequestError, ChildError, and ConflictError where there is another version by now.
         """
         path = self._path(name)
-        text, version = await child.perform(set_texts.replaced, asked, name)
+        text, version = await child.perform(replaced, asked, name)
         async with self._turn:
             if version and path.exists() and (await asyncio.to_thread(_read, path))[1] != version:
                 raise ConflictError(
@@ -67,7 +82,7 @@ class CaseFiles:
         path = self._path(name)
         async with self._turn:
             data, _ = await asyncio.to_thread(_read, path) if path.exists() else (b"", "")
-            text = await child.perform(set_texts.extended, data, asked, name)
+            text = await child.perform(extended, data, asked, name)
             return await asyncio.to_thread(_write, path, text)
 
     def _path(self, name: str) -> Path:
@@ -103,3 +118,36 @@ def _write(path: Path, text: bytes) -> str:
 
 def _version(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def shown(data: bytes, name: str) -> bytes:
+    """Return a file's set as JSON. Raises SetError."""
+    return as_json(parse(data, Path(name)).document())
+
+
+def replaced(asked: bytes, name: str) -> tuple[bytes, str]:
+    """Make a file of a page's request: its text, and the version that it is to replace, "" for any.
+
+    Raises SetError and BadRequestError.
+    """
+    document = page_requests.document(asked)
+    path = Path(name)
+    try:
+        return text_of(parse_set(page_requests.member(document, "set"), path.stem), path), page_requests.text(
+            document, "version"
+        )
+    except ValueError as error:
+        raise SetError(f"{error}.") from None
+
+
+def extended(data: bytes, asked: bytes, name: str) -> bytes:
+    """Add the case that is asked for to a file; ``data`` is b"" where there is none. Raises as `replaced`."""
+    path = Path(name)
+    found = parse(data, path) if data else parse_set({"cases": []}, path.stem)
+    try:
+        case = parse_case(page_requests.member(page_requests.document(asked), "case"))
+    except ValueError as error:
+        raise SetError(f"{error}.") from None
+    if len(found.cases) >= MOST_CASES:
+        raise SetError(f"{MOST_CASES} cases are the most of one set.")
+    return text_of(replace(found, cases=(*found.cases, case)), path)

@@ -1,4 +1,4 @@
-"""Tokens that a page shows, counted as the model counts them.
+"""Tokens that a page shows, counted as the model counts them: in the gateway's process, or in one beside it.
 
 Where quotas need the encodings, the gateway has them from its start. Else a process beside it loads them: to
 build them holds the interpreter's lock for a fifth of a second, and no call goes on meanwhile. It is started
@@ -12,19 +12,62 @@ import logging
 import math
 import os
 import pickle
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.child_process import command_of
-from aoai_gateway.runtime.body_jobs import Bug
-from aoai_gateway.runtime.body_process import BodyProcess
-from aoai_gateway.workbench.count_jobs import CountPrompt, count
+from aoai_gateway.runtime.body_reader import BodyProcess
+from aoai_gateway.runtime.body_worker import Bug
+from aoai_gateway.workbench.shape import whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aoai_gateway.config.models import Config
     from aoai_gateway.tokens import Count, Counter
-    from aoai_gateway.workbench.count_jobs import Counted, CountJob
+
+
+@dataclass(frozen=True, slots=True)
+class CountPrompt:
+    """Count a prompt as each of the base models does; None: it is not known."""
+
+    operation: str
+    models: tuple[str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CountMessages:
+    """Count each message of a prompt, of many only the first ``at_most``."""
+
+    operation: str
+    model: str | None
+    at_most: int
+
+
+type CountJob = CountPrompt | CountMessages
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The tokens of each model or message, and what is wrong with the rank files."""
+
+    counts: Sequence[Count]
+    problems: tuple[str, ...] = ()
+
+
+def count(counter: Counter, job: CountJob, body: bytes) -> Counted:
+    """Do a job with a body, which is JSON; nothing is counted of one that is nested too deeply."""
+    try:
+        decoded = whole(body)
+        match job:
+            case CountPrompt():
+                counts = [counter.count_request(job.operation, decoded, model) for model in job.models]
+            case CountMessages():
+                counts = counter.count_messages(job.operation, decoded, job.model, at_most=job.at_most)
+    except RecursionError:
+        counts = []
+    return Counted(counts, counter.encodings.problems)
+
 
 logger = logging.getLogger(__name__)
 

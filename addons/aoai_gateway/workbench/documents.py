@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from mitmproxy import contentviews
 
+from aoai_gateway.inspect.picked_views import story
 from aoai_gateway.inspect.views.contentviews import facts_of
 from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.wire.content_coding import NotDecodedError, decode
 from aoai_gateway.wire.secrets import SECRET_HEADERS, redact_target
-from aoai_gateway.workbench import bodies
-from aoai_gateway.workbench.count_jobs import CountMessages
-from aoai_gateway.workbench.kinds import can_be_run, kind_of
+from aoai_gateway.workbench import child
+from aoai_gateway.workbench.calls import can_be_run, kind_of
+from aoai_gateway.workbench.counting import CountMessages
 from aoai_gateway.workbench.sessions import session_of
 from aoai_gateway.workbench.shape import shapes
 
@@ -52,7 +53,7 @@ async def document(
     facts = facts_of(contentviews.make_metadata(flow.response or flow.request, flow))
     asked = Facts(facts.operation, facts.deployment, content_type=facts.content_type, status=facts.status)
     content_type = flow.request.headers.get("content-type", "")
-    shown = await bodies.read(shapes, (flow.request, flow.response), asked, content_type)
+    shown = await child.read(shapes, (flow.request, flow.response), asked, content_type)
     operation, in_path = kind_of(flow.request.method, flow.request.path)
     deployment = str(flow.metadata.get("gateway_deployment") or in_path)
     model = config.model_of(deployment) if config is not None else None
@@ -70,7 +71,7 @@ async def document(
         "kept": flow.response is None or flow.response.raw_content is not None,
         "messages": await _tokens(counting, operation, flow.request, model),
         "price": _price(config, deployment),
-        "story": _lines(flow.metadata.get("gateway_story")),
+        "story": story(flow),
         "timeline": flow.metadata.get("gateway_timeline", []),
         "queue_ms": flow.metadata.get("gateway_queue_ms"),
         "chunks": flow.metadata.get("gateway_chunk_times_ms", []),
@@ -115,10 +116,6 @@ def _headers(message: Message) -> list[list[str]]:
     return [[name, redact_target(value)] for name, value in pairs if name.lower() not in SECRET_HEADERS]
 
 
-def _lines(story: object) -> list[str]:
-    return [str(line) for line in story] if isinstance(story, list) else []
-
-
 def _attempt(flow: HTTPFlow) -> dict[str, Any]:
     response = flow.response
     return {
@@ -128,5 +125,5 @@ def _attempt(flow: HTTPFlow) -> dict[str, Any]:
         "comment": flow.comment,
         "status": response.status_code if response is not None else None,
         "headers": _headers(response) if response is not None else [],
-        "answer": bodies.begin_of(response, MOST_ATTEMPT),
+        "answer": child.begin_of(response, MOST_ATTEMPT),
     }

@@ -9,7 +9,7 @@ import base64
 import re
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.inspect.views.shapes import Unreadable
+from aoai_gateway.inspect.views.shapes import Unreadable, decode
 from aoai_gateway.wire.forms import MOST_HEAD, NotAFormError, is_form, read_form
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ _TEXTS = ("text/", "application/json", "application/jsonl", "application/x-ndjso
 UNKNOWN = "application/octet-stream"
 
 
-def decode_form(body: bytes, content_type: str) -> dict[str, Any] | None:
-    """Decode a form; None if a body's type is another one. Raises Unreadable if it is not what it says.
+def decode_body(body: bytes, content_type: str) -> Any:
+    """Decode a form, or else JSON. Raises Unreadable if it is not what it says.
 
-    The value of a field that comes several times is a list.
+    The value of a form's field that comes several times is a list.
     """
     if not is_form(content_type):
-        return None
+        return decode(body)
     try:
         fields = read_form(body, content_type)
     except NotAFormError as error:

@@ -1,24 +1,33 @@
-"""What all handlers of the workbench have in common: access, bodies, errors as JSON, event streams."""
+"""What all handlers of the workbench have in common: access, bodies, errors, event streams; and the page.
+
+The page's files keep to a policy in the browser: nothing from outside, and nothing that text can run. With
+``require-trusted-types-for`` it refuses every assignment of a string as HTML or script, so that what prompts
+say can only ever be shown.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from functools import cache
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, override
 
 from mitmproxy import exceptions
 from tornado import iostream, web
 
-from aoai_gateway.admin.answers import AnswerHandler
+from aoai_gateway.admin.answers import AnswerHandler, headers
 from aoai_gateway.rerun.case_set import SetError
 from aoai_gateway.rerun.expectations import ExpectationError
 from aoai_gateway.wire.gateway_error import GatewayError
-from aoai_gateway.workbench import faults, members, site
-from aoai_gateway.workbench.news import News
+from aoai_gateway.workbench import page_requests
+from aoai_gateway.workbench.calls import News
 from aoai_gateway.workbench.shape import as_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mitmproxy.http import HTTPFlow
 
     from aoai_gateway.admin.guard import Refusal
@@ -42,22 +51,57 @@ QUIET = 15.0
 PATIENCE = 60.0
 """Seconds for which a page may be behind with reading; then its stream ends."""
 
-_WRONG = (
-    faults.EditError,
-    SetError,
-    ExpectationError,
-    faults.ChildError,
-    faults.ConflictError,
-    exceptions.CommandError,
+_STATUSES: Mapping[type[Exception], int] = {
+    page_requests.BadRequestError: 400,
+    page_requests.NotFoundError: 404,
+    page_requests.EditError: 409,
+    page_requests.ChildError: 409,
+    page_requests.ConflictError: 409,
+    SetError: 409,
+    ExpectationError: 409,
+    exceptions.CommandError: 409,
+}
+"""The answers to what is a mistake of the user's, or can be told to them."""
+
+
+FOLDER = Path(__file__).with_name("page")
+INDEX = "index.html"
+TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "img-src 'self' blob:",
+        "media-src blob:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    )
 )
-"""What is the user's mistake, or can be told to them."""
+
+HEADERS = headers(CONTENT_SECURITY_POLICY)
+
+
+@cache
+def files() -> dict[str, tuple[str, bytes]]:
+    """Return the page's files by name, each with its media type. They are small, and stay in memory."""
+    return {
+        path.relative_to(FOLDER).as_posix(): (f"{TYPES[path.suffix]}; charset=utf-8", path.read_bytes())
+        for path in sorted(FOLDER.rglob("*"))
+        if path.suffix in TYPES
+    }
 
 
 @web.stream_request_body
 class Handler(AnswerHandler):
     """Headers, access, errors as JSON. The body is read only of a request that may change something."""
 
-    default_headers = site.HEADERS
+    default_headers = HEADERS
     largest = LARGEST_ASKED
 
     def initialize(self, bench: Bench, access: Access) -> None:
@@ -90,27 +134,17 @@ class Handler(AnswerHandler):
     @override
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None))[1]
-        if isinstance(error, faults.NotFoundError):
-            self.fail(404, str(error))
-        elif isinstance(error, _WRONG):
-            self.fail(409, str(error))
-        elif isinstance(error, GatewayError):
+        status = next((status for kind, status in _STATUSES.items() if isinstance(error, kind)), None)
+        if isinstance(error, GatewayError):
             self.fail(error.status, error.message)
-        elif isinstance(error, faults.BadRequestError):
-            self.fail(400, str(error))
+        elif status is not None:
+            self.fail(status, str(error))
         else:
             self.fail(status_code, f"{HTTPStatus(status_code).phrase}.")
 
     @override
     def log_exception(self, *args: Any) -> None:
-        expected = (
-            web.HTTPError,
-            faults.NotFoundError,
-            GatewayError,
-            faults.BadRequestError,
-            iostream.StreamClosedError,
-        )
-        if not isinstance(args[1], (*_WRONG, *expected)):
+        if not isinstance(args[1], (*_STATUSES, web.HTTPError, GatewayError, iostream.StreamClosedError)):
             logger.error("A bug in the workbench.", exc_info=args)
 
     def fail(self, status: int, message: str) -> None:
@@ -130,14 +164,31 @@ class Handler(AnswerHandler):
 
     def asked(self) -> dict[str, Any]:
         """Return the body of one that is not large. Raises BadRequestError."""
-        return members.document(self.body)
+        return page_requests.document(self.body)
 
     def flow(self, ident: str) -> HTTPFlow:
         """Return a call's flow. Raises NotFoundError."""
         flow = self.bench.calls.get(ident)
         if flow is None:
-            raise faults.NotFoundError("The call is no longer here: only so many are kept.")
+            raise page_requests.NotFoundError("The call is no longer here: only so many are kept.")
         return flow
+
+
+class PageHandler(Handler):
+    """The page's files hold no data, so they need no key."""
+
+    @override
+    def prepare(self) -> None:
+        pass
+
+    def get(self, name: str = "") -> None:
+        """Send a file."""
+        found = files().get(name or INDEX)
+        if found is None:
+            self.fail(404, "There is nothing here; the page is at /workbench.")
+            return
+        self.set_header("Content-Type", found[0])
+        self.finish(found[1])
 
 
 class Events(Handler):

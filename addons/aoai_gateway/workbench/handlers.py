@@ -29,6 +29,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.workbench import call_handlers, run_handlers
+from aoai_gateway.workbench.handler import PageHandler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,8 +45,8 @@ def rules(bench: Bench, access: Access) -> Sequence[Rule | tuple[Any, ...]]:
     settings = {"bench": bench, "access": access}
     ident = r"([0-9a-f-]{1,64})"
     found = [
-        (r"", call_handlers.PageHandler),
-        (r"/", call_handlers.PageHandler),
+        (r"", PageHandler),
+        (r"/", PageHandler),
         (r"/api/setup", call_handlers.SetupHandler),
         (r"/api/calls", call_handlers.CallsHandler),
         (rf"/api/calls/{ident}", call_handlers.CallHandler),
@@ -61,6 +62,6 @@ def rules(bench: Bench, access: Access) -> Sequence[Rule | tuple[Any, ...]]:
         (r"/api/sets", run_handlers.SetsHandler),
         (r"/api/sets/([^/]{1,80})", run_handlers.SetHandler),
         (r"/api/sets/([^/]{1,80})/cases", run_handlers.CasesHandler),
-        (r"/([a-z_/]{1,64}\.[a-z]{2,4})", call_handlers.PageHandler),
+        (r"/([a-z_/]{1,64}\.[a-z]{2,4})", PageHandler),
     ]
     return [(f"/workbench{path}", handler, settings) for path, handler in found]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.inspect.views.shapes import Unreadable, decode
 from aoai_gateway.rerun.case_set import with_variables
-from aoai_gateway.workbench import members
-from aoai_gateway.workbench.faults import EditError
+from aoai_gateway.workbench import page_requests
+from aoai_gateway.workbench.page_requests import EditError
 from aoai_gateway.workbench.shape import dump, filled, has_stand_ins
 
 if TYPE_CHECKING:
@@ -48,22 +48,22 @@ class Asked:
 
 def asked_for(raw: bytes) -> Asked:
     """Read what is asked. Raises BadRequestError and EditError."""
-    asked = members.document(raw)
+    asked = page_requests.document(raw)
     return Asked(
-        call=members.text(asked, "call"),
-        operation=members.text(asked, "operation"),
-        client=members.text(asked, "client"),
-        by=members.text(asked, "by"),
-        places=tuple(members.texts(asked, "places")),
-        count=members.count(asked, "count"),
-        variables=members.values(asked, "variables"),
-        body=written(members.member(asked, "body")),
+        call=page_requests.text(asked, "call"),
+        operation=page_requests.text(asked, "operation"),
+        client=page_requests.text(asked, "client"),
+        by=page_requests.text(asked, "by"),
+        places=tuple(page_requests.texts(asked, "places")),
+        count=page_requests.count(asked, "count"),
+        variables=page_requests.values(asked, "variables"),
+        body=written(page_requests.member(asked, "body")),
     )
 
 
 def body_in(raw: bytes) -> bytes:
     """Take the body out of what is asked. Raises BadRequestError and EditError."""
-    return written(members.member(members.document(raw), "body"))
+    return written(page_requests.member(page_requests.document(raw), "body"))
 
 
 def ready(origin: bytes, asked: bytes, variables: Mapping[str, str]) -> Body:

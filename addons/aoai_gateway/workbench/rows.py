@@ -7,11 +7,13 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from aoai_gateway.bounded import Bounded
 from aoai_gateway.inspect.asked import last_words
+from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.inspect.views.shapes import Unreadable, decode, mapping, word
 from aoai_gateway.wire.content_coding import readable
-from aoai_gateway.workbench.form_bodies import decode_form
-from aoai_gateway.workbench.kinds import kind_of
+from aoai_gateway.workbench.calls import kind_of
+from aoai_gateway.workbench.form_bodies import decode_body
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,15 +44,15 @@ class Rows:
     """Makes lines of flows; what is read of a prompt is remembered as long as its bytes are the same."""
 
     def __init__(self) -> None:
-        self._digests: dict[str, tuple[tuple[int, int], Digest]] = {}
+        self._digests: Bounded[str, tuple[tuple[int, int], Digest]] = Bounded(MOST_REMEMBERED)
 
     def row(self, flow: HTTPFlow, config: Config | None) -> dict[str, Any]:
         """Return the line of a call. ``cost`` is in the currency of ``prices``; times are milliseconds."""
-        noted = flow.metadata
+        noted, facts = flow.metadata, Facts(metadata=flow.metadata)
         digest = self._digest(flow)
         operation, deployment = kind_of(flow.request.method, flow.request.path)
         response = flow.response
-        taken, given = _number(noted, "gateway_tokens_in"), _number(noted, "gateway_tokens_out")
+        taken, given = facts.number("gateway_tokens_in"), facts.number("gateway_tokens_out")
         deployment = str(noted.get("gateway_deployment") or deployment or digest.deployment)
         return {
             "id": flow.id,
@@ -66,15 +68,15 @@ class Rows:
             "status": response.status_code if response is not None else None,
             "outcome": str(noted.get("gateway_outcome", "")),
             "error": _error(flow),
-            "attempts": _number(noted, "gateway_attempts"),
-            "waited_ms": _number(noted, "gateway_waited_ms"),
+            "attempts": facts.number("gateway_attempts"),
+            "waited_ms": facts.number("gateway_waited_ms"),
             "degraded": str(noted.get("gateway_degraded", "")),
             "clamped": str(noted.get("gateway_clamped", "")),
-            "first_ms": _number(noted, "gateway_first_content_ms"),
-            "duration_ms": _number(noted, "gateway_duration_ms"),
+            "first_ms": facts.number("gateway_first_content_ms"),
+            "duration_ms": facts.number("gateway_duration_ms"),
             "tokens_in": taken,
             "tokens_out": given,
-            "cost": _cost(config, deployment, taken, given, _number(noted, "gateway_tokens_cached") or 0),
+            "cost": _cost(config, deployment, taken, given, facts.number("gateway_tokens_cached") or 0),
             "prompt": digest.prompt,
             "thread": str(noted.get("gateway_conversation", "")) or digest.thread,
             "by": str(noted.get("gateway_run_by", "")),
@@ -88,11 +90,9 @@ class Rows:
         known = self._digests.get(flow.id)
         if known is not None and known[0] == state:
             return known[1]
-        if len(self._digests) > MOST_REMEMBERED:
-            self._digests.clear()
         headers = flow.request.headers
         digest = read_digest(raw, headers.get("content-encoding"), headers.get("content-type", ""))
-        self._digests[flow.id] = state, digest
+        self._digests.put(flow.id, (state, digest))
         return digest
 
 
@@ -104,8 +104,7 @@ def read_digest(raw: bytes, coding: str | None = None, content_type: str = "") -
         return Digest("", "")
     try:
         content = readable(raw, coding, MOST_READ)
-        form = decode_form(content, content_type)
-        body = mapping(decode(content)) if form is None else form
+        body = mapping(decode_body(content, content_type))
         model = body.get("model")
         return Digest(last_words(body), _thread(body), model if isinstance(model, str) else "")
     except (Unreadable, RecursionError):
@@ -179,8 +178,3 @@ def _cost(
     if price is None or taken is None:
         return None
     return price.cost(int(taken), int(given or 0), int(cached))
-
-
-def _number(noted: Mapping[Any, Any], key: str) -> float | None:
-    value = noted.get(key)
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from tornado import iostream
 
-from aoai_gateway.workbench import bodies, child, members
+from aoai_gateway.workbench import child, page_requests
 from aoai_gateway.workbench.bench import Judging
 from aoai_gateway.workbench.counting import MOST_BYTES, counts
-from aoai_gateway.workbench.edits import Edited
-from aoai_gateway.workbench.faults import NotFoundError
 from aoai_gateway.workbench.handler import LARGEST_BODY, PAUSE, QUIET, Events, Handler
+from aoai_gateway.workbench.page_requests import NotFoundError
 from aoai_gateway.workbench.prompts import asked_for, ready
-from aoai_gateway.workbench.runs import MOST
+from aoai_gateway.workbench.runs import MOST, Edited
 from aoai_gateway.workbench.shape import as_json
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class PromptHandler(Handler):
         asked = await child.by_size(len(self.body), asked_for, self.body)
         origin = self.flow(asked.call) if asked.call else None
         request = origin.request if origin is not None else None
-        return asked, origin, await bodies.read(ready, (request,), asked.body, asked.variables)
+        return asked, origin, await child.read(ready, (request,), asked.body, asked.variables)
 
 
 class CountHandler(PromptHandler):
@@ -110,11 +109,11 @@ class CheckHandler(Handler):
     async def post(self) -> None:
         """Check a call."""
         asked = self.asked()
-        expected = members.objects(asked, "expect")
-        judge = members.member(asked, "judge") if asked.get("judge") is not None else {}
-        by = self.access.name_of(self) or members.text(asked, "by")
-        judging = Judging(members.text(asked, "client"), by, judge)
-        flow = self.flow(members.text(asked, "call"))
+        expected = page_requests.objects(asked, "expect")
+        judge = page_requests.member(asked, "judge") if asked.get("judge") is not None else {}
+        by = self.access.name_of(self) or page_requests.text(asked, "by")
+        judging = Judging(page_requests.text(asked, "client"), by, judge)
+        flow = self.flow(page_requests.text(asked, "call"))
         self.answer({"results": await self.bench.check(flow, expected, judging)})
 
 

@@ -1,22 +1,28 @@
-"""An edited prompt to several places at once, streaming; every run is a call like any other."""
+"""An edited prompt to several places at once, streaming; every run is a call like any other.
+
+Of the prompt and each place a flow is made, and sent; of its answer, the text is read as it streams.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mitmproxy import connection, exceptions, http
 from mitmproxy import flow as flows
 from mitmproxy.utils import asyncio_utils
 
-from aoai_gateway.inspect.client_replay import play
+from aoai_gateway.bounded import Bounded
+from aoai_gateway.inspect.client_replay import aim, as_call, play
+from aoai_gateway.inspect.views.shapes import Unreadable, decode, mapping, mappings, text
+from aoai_gateway.rerun.case_set import PATHS
 from aoai_gateway.runtime.log_records import log_exception
-from aoai_gateway.workbench.edits import Edited, flow_for
-from aoai_gateway.workbench.faults import EditError
-from aoai_gateway.workbench.news import News
-from aoai_gateway.workbench.streams import TextReader
+from aoai_gateway.wire.gateway_error import GatewayError
+from aoai_gateway.wire.targets import dialect_of, parse_target
+from aoai_gateway.workbench.calls import News
+from aoai_gateway.workbench.page_requests import EditError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,6 +30,62 @@ if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow
 
     from aoai_gateway.engine.call import Setup
+    from aoai_gateway.workbench.prompts import Body
+
+LONGEST_NAME = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """A prompt that is ready to be sent, as a client; ``origin``: the call that it was made of."""
+
+    operation: str
+    body: Body
+    client: str
+    run_by: str
+    origin: HTTPFlow | None = None
+
+
+def flow_for(edited: Edited, place: str, setup: Setup) -> HTTPFlow:
+    """Make the flow of a run, to go to one place; its body is not read. Raises EditError."""
+    if setup.config.client_named(edited.client) is None:
+        raise EditError(f"There is no client {edited.client!r}.")
+    try:
+        # A copy: one that is held, or still under way, can be tried elsewhere meanwhile.
+        flow = as_call(edited.origin.copy()) if edited.origin is not None else _new(edited.operation)
+        target = parse_target(flow.request.method, flow.request.path)
+        deployment, only = aim(
+            target.deployment or edited.body.model or place.partition("@")[0], place, setup
+        )
+        flow.request.path = target.with_deployment(deployment)
+    except exceptions.CommandError as error:
+        raise EditError(str(error)) from None
+    except GatewayError as error:
+        raise EditError(error.message) from None
+    flow.metadata.pop("gateway_only_backend", None)
+    if only is not None:
+        flow.metadata["gateway_only_backend"] = only
+    flow.request.headers.pop("content-encoding", None)
+    flow.request.headers["content-type"] = "application/json"
+    in_body = deployment if target.deployment is None else edited.body.model
+    flow.request.content = edited.body.asking_for(in_body)
+    flow.metadata["gateway_client"] = edited.client
+    flow.metadata["gateway_run_by"] = " ".join(edited.run_by.split())[:LONGEST_NAME] or "workbench"
+    return flow
+
+
+def _new(operation: str) -> HTTPFlow:
+    """Make the flow of a prompt that was written anew."""
+    path = PATHS.get(operation)
+    if path is None:
+        raise EditError(f"There is no operation {operation!r}: {', '.join(PATHS)}.")
+    client = connection.Client(peername=("127.0.0.1", 0), sockname=("127.0.0.1", 0), timestamp_start=0)
+    flow = http.HTTPFlow(client, connection.Server(address=None))
+    flow.request = http.Request.make("POST", f"http://localhost{path}", b"")
+    for name, value in dialect_of(path).headers:
+        flow.request.headers[name] = value
+    return flow
+
 
 MOST = 32
 """Calls of one run; each is paid for."""
@@ -111,7 +173,7 @@ class Runs:
     """Starts runs. ``listen`` adds what reads their streams, when it is first needed."""
 
     def __init__(self, listen: Callable[[Taps], None]) -> None:
-        self._runs: OrderedDict[str, Run] = OrderedDict()
+        self._runs: Bounded[str, Run] = Bounded(MOST_RUNS)
         self._taps = Taps()
         self._listen: Callable[[Taps], None] | None = listen
 
@@ -134,9 +196,7 @@ class Runs:
             self._listen(self._taps)
             self._listen = None
         run = Run(entries[0].flow.id, entries)
-        self._runs[run.ident] = run
-        while len(self._runs) > MOST_RUNS:
-            self._runs.popitem(last=False)
+        self._runs.put(run.ident, run)
         room = asyncio.Semaphore(AT_ONCE)
         for entry in entries:
             self._taps.under_way[entry.flow.id] = run, entry
@@ -178,3 +238,41 @@ def _tap(run: Run, entry: Entry, before: Any) -> Callable[[bytes], Any]:
         return passed
 
     return pass_on
+
+
+LONGEST_EVENT = 1024 * 1024
+"""Bytes of an event that is waited for; a longer one is passed over."""
+
+_TEXT_DELTAS = ("response.output_text.delta", "response.refusal.delta")
+
+
+class TextReader:
+    """Takes the bytes of an event stream as they come."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> str:
+        """Return the text that has come with these bytes."""
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()
+        if len(self._rest) > LONGEST_EVENT:
+            self._rest = b""
+        return "".join(map(_text_of, lines))
+
+
+def _text_of(line: bytes) -> str:
+    if not line.startswith(b"data:"):
+        return ""
+    try:
+        event = mapping(decode(line[5:].strip()))
+    except (Unreadable, RecursionError):
+        return ""
+    if event.get("type") in _TEXT_DELTAS:
+        return text(event.get("delta"))
+    if event.get("type") == "content_block_delta":
+        return text(mapping(event.get("delta")).get("text"))
+    choices = mappings(event.get("choices"))
+    if not choices or choices[0].get("index", 0) != 0:
+        return ""
+    return text(mapping(choices[0].get("delta")).get("content")) or text(choices[0].get("text"))

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, cast
 from mitmproxy import ctx
 from mitmproxy.addons.intercept import Intercept
 
-from aoai_gateway.inspect import client_replay
-from aoai_gateway.inspect.response_intercept import ResponseIntercept
+from aoai_gateway.inspect import client_replay, response_intercept
 from aoai_gateway.workbench.access import ListenerAccess, MitmwebAccess
 from aoai_gateway.workbench.bench import Bench
 from aoai_gateway.workbench.calls import Calls
@@ -69,19 +68,16 @@ def on_listener(
     if addons.get("clientplayback") is None:
         client_replay.install(gateway)
     if addons.get("intercept") is None:
-        intercept = QuietIntercept()
-        addons.add(intercept)
-        gateway.is_held = intercept.should_intercept
+        addons.add(QuietIntercept())
     bench = _bench(gateway, addons, cast("View | None", addons.get("view")))
-    if addons.get(ResponseIntercept.name) is None:
-        addons.add(ResponseIntercept(gateway))
+    response_intercept.install(gateway, addons)
     # Without it streamed answers would be empty.
     ctx.options.update(store_streamed_bodies=True)
     return rules(bench, ListenerAccess(tokens))
 
 
 def _bench(gateway: Gateway, addons: AddonManager, view: View | None) -> Bench:
-    calls = Calls(view, lambda flow: gateway.observer.say(flow))
+    calls = Calls(view, gateway.say)
 
     def listen(addon: object) -> None:
         addons.add(addon)

@@ -19,15 +19,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from aoai_gateway.inspect.views import completion, errors
+from aoai_gateway.inspect.views import completion
 from aoai_gateway.inspect.views.answer import Answer
 from aoai_gateway.inspect.views.attachments import byte_size, describe
 from aoai_gateway.inspect.views.facts import Facts
-from aoai_gateway.inspect.views.forms import form_of, form_of_body
 from aoai_gateway.inspect.views.shapes import Unreadable, decode, mapping, word
-from aoai_gateway.inspect.views.sse import read_events
-from aoai_gateway.workbench.faults import NotFoundError
-from aoai_gateway.workbench.form_bodies import decode_form
+from aoai_gateway.workbench.form_bodies import decode_body
+from aoai_gateway.workbench.page_requests import NotFoundError
 
 LONGEST_STRING = 100_000
 """Characters; a longer string is kept behind, and its head shown."""
@@ -71,10 +69,7 @@ def request_shape(body: bytes, content_type: str = "") -> dict[str, Any]:
     if not body:
         return {"body": None, "empty": True}
     try:
-        document = decode_form(body, content_type)
-        if document is None:
-            document = decode(body)
-        return {"body": _Cutter().cut(document, "", "")}
+        return {"body": _Cutter().cut(decode_body(body, content_type), "", "")}
     except Unreadable as error:
         return {"body": None, "raw": _raw(body), "problem": str(error)}
     except RecursionError:
@@ -92,7 +87,7 @@ def answer_shape(body: bytes, facts: Facts) -> dict[str, Any]:
         return {"raw": "", "raw_length": len(body), "choices": [], "media": [_stand_in("", kind, words)]}
     shown: dict[str, Any] = {"raw": _raw(body), "raw_length": len(body)}
     try:
-        answer = _answer(body, facts)
+        answer = completion.answer_of(body, facts)
         if answer is None:
             document = decode(body)
             # A transcript is nothing but its text, or has more about it beside.
@@ -125,19 +120,6 @@ def _media(document: Any) -> list[dict[str, Any]]:
         elif isinstance(value, dict | list):
             left += reversed(value.values() if isinstance(value, dict) else value)
     return found[:MOST_PARTS]
-
-
-def _answer(body: bytes, facts: Facts) -> Answer | None:
-    if completion.is_stream(body, facts):
-        events = read_events(body)
-        return form_of(facts.operation).from_events(events)
-    document = decode(body)
-    if not isinstance(document, Mapping):
-        return None
-    if document.get("error") and not (facts.operation == "responses" and "output" in document):
-        return Answer(error=errors.summary(document["error"]))
-    form = form_of_body(document, facts.operation)
-    return form.from_body(document) if form is not None else None
 
 
 def _choices(answer: Answer) -> list[dict[str, Any]]:
@@ -301,15 +283,13 @@ def part(body: bytes, pointer: str, content_type: str = "") -> tuple[str, bytes]
     if not pointer and own in (*PICTURES, *SOUNDS):
         return own, body
     try:
-        whole = decode_form(body, content_type)
-        if whole is None:
-            whole = decode(body)
-        found = at(whole, pointer)
+        document = decode_body(body, content_type)
+        found = at(document, pointer)
     except (KeyError, Unreadable):
         raise NotFoundError("There is no such part in the call.") from None
     text = found if isinstance(found, str) else json.dumps(found)
     head = _DATA_URL.match(text)
-    media, data = (head[1] or "", text[head.end() :]) if head else (_media_beside(whole, pointer), text)
+    media, data = (head[1] or "", text[head.end() :]) if head else (_media_beside(document, pointer), text)
     if (media := media.lower()) in (*PICTURES, *SOUNDS):
         try:
             return media, base64.b64decode(data + "=" * (-len(data) % 4), validate=False)

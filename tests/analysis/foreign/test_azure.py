@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.analysis.export_command import main as export_main
+from aoai_gateway.analysis.export import main as export_main
 from aoai_gateway.analysis.reading import Reading, RecordsError, Selection
 from aoai_gateway.analysis.records import read
 from aoai_gateway.analysis.report_command import main as report_main
+from tests.usage.records import record
 
 GATEWAY: dict[str, Any] = {
     "TimeGenerated": "2026-11-28T10:00:00.1234567Z",
@@ -152,6 +153,50 @@ def test_azure_openais_own_log(tmp_path: Path) -> None:
         800.0,
     )
     assert found["attempts"][0]["backend"] == "gpt-4o@contoso-sweden"
+
+
+TWICE = "calls that are in more than one of these count each time."
+
+
+def test_logs_that_may_have_the_same_calls_are_said_to_count_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logged = OPENAI | {"CorrelationId": "another"}
+    files = [str(written(tmp_path, LLM | GATEWAY)), str(written(tmp_path, logged, name="openai.json"))]
+    assert report_main([*files, "--format", "json"], None) == 0
+    said = json.loads(capsys.readouterr().out)["remarks"]
+    assert said[0] == f"APIM's gateway log, Azure OpenAI's request log: {TWICE}"
+    assert report_main([files[1], "--format", "json"], None) == 0
+    assert TWICE not in capsys.readouterr().out
+
+
+def test_so_are_they_beside_records_of_the_gateway(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "usage.jsonl"
+    own.write_text(json.dumps(record()) + "\n")
+    files = [str(own), str(written(tmp_path, OPENAI))]
+    assert report_main([*files, "--format", "json"], None) == 0
+    said = json.loads(capsys.readouterr().out)["remarks"]
+    assert said[0] == f"usage records, Azure OpenAI's request log: {TWICE}"
+    assert report_main([str(own), "--format", "json"], None) == 0
+    assert json.loads(capsys.readouterr().out)["remarks"] == []
+
+
+def test_an_export_says_what_such_records_do_not_tell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, broken, out = tmp_path / "usage.jsonl", OPENAI | {"DurationMs": "long"}, tmp_path / "usage.parquet"
+    own.write_text(json.dumps(record()) + "\n")
+    files = [str(own), str(written(tmp_path, OPENAI, broken))]
+    assert export_main([*files, "-o", str(out)]) == 0
+    told = capsys.readouterr()
+    assert told.out == f"{out}: 2 records\n"
+    said = " ".join(told.err.split())
+    assert TWICE in said
+    assert "From Azure OpenAI's request log. It has no tokens" in said
+    assert "1 line is no usage record; the first:" in said
+    assert "(DurationMs)" in said
 
 
 @pytest.mark.parametrize(

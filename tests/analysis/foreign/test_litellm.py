@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.analysis.backtest_command import main as backtest_main
+from aoai_gateway.analysis.backtest import main as backtest_main
 from aoai_gateway.analysis.foreign.litellm import MASTER_KEY
 from aoai_gateway.analysis.reading import Reading, Selection
 from aoai_gateway.analysis.records import read

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.analysis.backtest_command import main as backtest_main
+from aoai_gateway.analysis.backtest import main as backtest_main
 from aoai_gateway.analysis.reading import Reading, Selection
 from aoai_gateway.analysis.records import read
 from aoai_gateway.analysis.report_command import main as report_main

@@ -15,8 +15,8 @@ from types import FunctionType
 from typing import Any
 
 from aoai_gateway.app import addon
-from aoai_gateway.engine import aftermath, attempts, engine, plan, scheduler
-from aoai_gateway.inspect import attempt_flows, put_off
+from aoai_gateway.engine import attempts, call, engine, scheduler
+from aoai_gateway.inspect import inspector, put_off
 from aoai_gateway.proxy import (
     delivery,
     downstream_request,
@@ -24,9 +24,7 @@ from aoai_gateway.proxy import (
     engine_driver,
     health,
     http1,
-    lane,
     layer,
-    models,
     request_head,
     stream,
     stream_context,
@@ -41,7 +39,6 @@ CLASSES: tuple[type, ...] = (
     stream.GatewayStream,
     stream_context.StreamContext,
     downstream_request.RequestSteps,
-    downstream_request.DownstreamRequest,
     downstream_response.DownstreamResponse,
     delivery.Delivery,
     engine_driver.EngineDriver,
@@ -62,25 +59,26 @@ FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (upstream.BackendHttp1Client, "send"),
     (upstream.BackendHttp1Client, "read_headers"),
     (upstream.BackendHttp1Client, "read_body"),
-    (lane.Lane, "take"),
-    (lane, "whole_chunks"),
+    (delivery.Lane, "take"),
+    (delivery, "whole_chunks"),
     (health, "answer"),
-    (models, "answer"),
+    (downstream_request, "models_response"),
     (downstream_request, "accept_request"),
     (downstream_request, "check_request"),
     (downstream_request, "strip_known"),
     (upstream_attempt, "mask_head"),
     (upstream_attempt, "mask_decoded"),
+    (upstream_attempt, "replace_names"),
     (downstream_request, "place"),
     (request_head, "target_of"),
     (upstream_attempt, "build_request"),
     (upstream_attempt, "without_secrets"),
     (put_off, "annotate"),
     (engine, "parse_body"),
-    (plan.Plans, "of"),
-    (aftermath, "routing_request_of"),
+    (call.Setup, "plan"),
+    (attempts, "routing_request_of"),
     (scheduler, "order"),
-    (attempt_flows, "make_flow"),
+    (inspector, "attempt_flow"),
 )
 PLUGIN = (
     "gateway_client_identified",

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from aoai_gateway.proxy.lane import Lane
+from aoai_gateway.proxy.delivery import Lane
 
 TAKE = Lane.take
 COUNTED = Path(os.environ["COUNTED"])

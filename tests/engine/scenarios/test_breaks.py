@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.routing.half_open import MOST_UNHEARD
+from aoai_gateway.routing.recovery import MOST_UNHEARD
 from aoai_simulator.limits import PaygLimits
 from tests.engine.scenarios.azure import Deployment
 from tests.engine.scenarios.traffic import Traffic, traffic

@@ -17,7 +17,6 @@ from random import Random
 from typing import Any
 
 from mitmproxy.proxy.layers.http import HttpEvent, ResponseEndOfMessage, ResponseProtocolError
-from mitmproxy.test import tflow
 
 from aoai_gateway.config.models import Client, Config, Priority
 from aoai_gateway.engine.attempt import FailureKind
@@ -36,15 +35,12 @@ from aoai_gateway.engine.effects import (
     WaitInQueue,
     WaitUntil,
 )
-from aoai_gateway.proxy.messages import DEADLINE_SLACK
+from aoai_gateway.proxy.stream_events import DEADLINE_SLACK
 from aoai_gateway.proxy.upstream_response import UpstreamResponse
 from aoai_gateway.runtime.queue_waker import SHORTEST_PAUSE
 from aoai_gateway.wire.usage import Usage
 from tests.engine.scenarios.azure import LATENCY, Azure, Deployment, Served, State, Work
 from tests.engine_driver import DEPLOYMENT, Stage, Trace, config
-
-_SERVER: Any = tflow.tserver_conn()
-"""Nothing is ever done with it."""
 
 EPSILON = 1e-9
 
@@ -165,7 +161,6 @@ class Caller:
         self.received = UpstreamResponse(
             self.call,
             attempt,
-            _SERVER,
             reused=False,
             timeouts=effect.timeouts,
             remove_usage=False,
@@ -471,5 +466,5 @@ def traffic(
 
 
 def _half_open(here: Traffic) -> Iterator[Any]:
-    for classes in here.engine.breaks._probes._half_open.values():
+    for classes in here.engine.breaks._probes.half_open.values():
         yield from classes.values()

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from aoai_gateway.config.models import SimulatedEndpoint
 from aoai_simulator.replies import Frames, Whole
-from aoai_simulator.resource import Request, Resource
+from aoai_simulator.requests import Request
+from aoai_simulator.resource import Resource
 from aoai_simulator.settings import Settings
 from aoai_simulator.tokenizer import ByteTokenizer
 

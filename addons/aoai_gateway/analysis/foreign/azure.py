@@ -38,7 +38,9 @@ def _gateway_record(row: Row) -> tuple[float, dict[str, Any]] | None:
     url = row.url("Url")
     named = _DEPLOYMENT.search(url.path)
     deployment = row.text("DeploymentName") or (unquote(named[1]) if named else None)
-    operation = _operation(row.text("OperationId") or "", url.path) or _llm_operation(row)
+    operation = _operation(row.text("OperationId") or "", url.path)
+    if operation is None and row.count("PromptTokens") is not None:
+        operation = "chat.completions"
     reason = row.text("LastErrorReason")
     left = reason == CLIENT_LEFT or status == 0
     if (status is None and not left) or (operation is None and deployment is None):
@@ -123,10 +125,6 @@ def _openai_record(row: Row) -> tuple[float, dict[str, Any]] | None:
 def _operation(name: str, path: str) -> str | None:
     said = f"{name} {path}".lower().replace("_", "")
     return next((found for part, found in OPERATIONS.items() if part in said), None)
-
-
-def _llm_operation(row: Row) -> str | None:
-    return "chat.completions" if row.count("PromptTokens") is not None else None
 
 
 GATEWAY_LOG = Form(

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from aoai_gateway.analysis.record_check import is_time
+from aoai_gateway.analysis.record_check import NoRecordError, is_time
 from aoai_gateway.usage.record import empty_attempt, empty_record, written_time
 
 NOTHING = frozenset(("", "None", "null", "NULL", "\\N"))
@@ -20,10 +20,6 @@ NOTHING = frozenset(("", "None", "null", "NULL", "\\N"))
 
 PORTAL_TIME = "%m/%d/%Y, %I:%M:%S.%f %p"
 """As the Azure portal exports a time."""
-
-
-class WrongValueError(Exception):
-    """A row cannot be read; the text names the column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +31,7 @@ class Form:
     columns: frozenset[str]
     """The columns that every row has; a form is known by them."""
     record: Callable[[Row], tuple[float, dict[str, Any]] | None]
-    """Makes a row's record, with its time; returns None for a row that is no call. Raises WrongValueError."""
+    """Makes a row's record, with its time; returns None for a row that is no call. Raises NoRecordError."""
     untold: str
     """What such rows do not tell, as a sentence for the reader of a report."""
     not_beside: str = field(default="", kw_only=True)
@@ -52,7 +48,7 @@ class Unusable:
 
 
 class Row:
-    """The values of a row by their columns. What is empty is None."""
+    """The values of a row by their columns. What is empty is None. Of a wrong value, the column is named."""
 
     __slots__ = ("_values",)
 
@@ -60,43 +56,43 @@ class Row:
         self._values = values
 
     def text(self, column: str) -> str | None:
-        """Return a value as text. Raises WrongValueError if it is a list or an object."""
+        """Return a value as text. Raises NoRecordError if it is a list or an object."""
         value = self._values.get(column)
         if value is None or isinstance(value, dict | list):
             if value:
-                raise WrongValueError(column)
+                raise NoRecordError(column)
             return None
         said = str(value).strip()
         return None if said in NOTHING else said
 
     def count(self, column: str) -> int | None:
-        """Return a whole number; ``12.0`` is one, too. Raises WrongValueError."""
+        """Return a whole number; ``12.0`` is one, too. Raises NoRecordError."""
         found = self.number(column)
         if found is None:
             return None
         if found != int(found):
-            raise WrongValueError(column)
+            raise NoRecordError(column)
         return int(found)
 
     def number(self, column: str) -> float | None:
-        """Return a number from 0 on. Raises WrongValueError."""
+        """Return a number from 0 on. Raises NoRecordError."""
         said = self.text(column)
         if said is None:
             return None
         try:
             found = float(said)
         except ValueError:
-            raise WrongValueError(column) from None
+            raise NoRecordError(column) from None
         if not 0 <= found < 1e15:
-            raise WrongValueError(column)
+            raise NoRecordError(column)
         return found
 
     def url(self, column: str) -> SplitResult:
-        """Return the parts of an address; without one, they are empty. Raises WrongValueError."""
+        """Return the parts of an address; without one, they are empty. Raises NoRecordError."""
         try:
             return urlsplit(self.text(column) or "")
         except ValueError:
-            raise WrongValueError(column) from None
+            raise NoRecordError(column) from None
 
     def flag(self, column: str) -> bool:
         """Whether a value is true: ``true``, ``t``, ``1``."""
@@ -105,7 +101,7 @@ class Row:
     def moment(self, *columns: str) -> float | None:
         """Return the first of these times that is there, in seconds since the epoch; without a zone, of UTC.
 
-        Raises WrongValueError.
+        Raises NoRecordError.
         """
         for column in columns:
             said = self.text(column)
@@ -115,17 +111,17 @@ class Row:
                 found = datetime.strptime(said, PORTAL_TIME) if "/" in said else datetime.fromisoformat(said)
                 at = (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
             except (ValueError, OverflowError):
-                raise WrongValueError(column) from None
+                raise NoRecordError(column) from None
             if not is_time(at):
-                raise WrongValueError(column)
+                raise NoRecordError(column)
             return at
         return None
 
     def began(self, *columns: str) -> float:
-        """Return when the call began. Raises WrongValueError if no column says it."""
+        """Return when the call began. Raises NoRecordError if no column says it."""
         found = self.moment(*columns)
         if found is None:
-            raise WrongValueError(columns[0])
+            raise NoRecordError(columns[0])
         return found
 
     def members(self, column: str) -> Mapping[str, Any]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aoai_gateway.analysis.foreign.form import Form, Row, WrongValueError, plain_record
+from aoai_gateway.analysis.foreign.form import Form, Row, plain_record
+from aoai_gateway.analysis.record_check import NoRecordError
 
 _UNTOLD = (
     "no deployments, no refused or failed calls and no costs; times are of minutes, and nothing says how "
@@ -52,7 +53,7 @@ def _of_table(row: Row) -> tuple[float, dict[str, Any]]:
     at = row.began("RequestStartMinute", "TimeGenerated")
     taken = row.count("PromptTokens")
     if taken is None and row.text("IsStreaming") is None:
-        raise WrongValueError("PromptTokens")
+        raise NoRecordError("PromptTokens")
     return at, _served(
         at,
         client=row.text("Client"),

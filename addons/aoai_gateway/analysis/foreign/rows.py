@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from aoai_gateway.analysis.record_check import NoRecordError
+
 DELIMITERS = ",;\t"
 
 LONGEST_CELL = 1 << 28
@@ -20,10 +22,6 @@ _AROUND = re.compile(r'\s*(?:\{\s*)?(?:"(?:data|value)"\s*:\s*)?(?:\[\s*)?')
 """A line of JSON, written to be read, that stands before the first object of such an array, or is blank."""
 
 _COLUMN = re.compile(r"[\w.$-]+(?: \[[^]]*\])?")
-
-
-class NoRowsError(Exception):
-    """A file cannot be read as such rows; the text says why."""
 
 
 def columns_of(line: str) -> tuple[str, list[str]] | None:
@@ -47,7 +45,7 @@ def column(name: str) -> str:
 def of_table(
     lines: Iterable[str], delimiter: str, columns: Sequence[str], *, first_line: int
 ) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield the rows below a table's head, each with the number of its last line."""
+    """Yield the rows below a table's head, each with the number of its last line. Raises NoRecordError."""
     limit = csv.field_size_limit(LONGEST_CELL)
     try:
         reader = csv.reader(lines, delimiter=delimiter)
@@ -55,7 +53,7 @@ def of_table(
             if cells:
                 yield first_line + reader.line_num - 1, dict(zip(columns, cells, strict=False))
     except csv.Error as error:
-        raise NoRowsError(f"line {first_line + reader.line_num - 1}: {error}") from None
+        raise NoRecordError(f"line {first_line + reader.line_num - 1}: {error}") from None
     finally:
         csv.field_size_limit(limit)
 
@@ -71,11 +69,11 @@ def is_around(line: str) -> bool:
 
 
 def of_array(lines: Iterable[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield the objects of an array, numbered from 1. Raises NoRowsError."""
+    """Yield the objects of an array, numbered from 1. Raises NoRecordError."""
     try:
         found = json.loads("".join(lines))
     except (ValueError, RecursionError):
-        raise NoRowsError("not JSON, or cut off") from None
+        raise NoRecordError("not JSON, or cut off") from None
     if isinstance(found, dict):
         found = found.get("data", found.get("value"))
     for number, each in enumerate(found or (), 1):

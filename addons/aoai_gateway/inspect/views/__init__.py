@@ -10,21 +10,18 @@ any of its forms on the wire, becomes the text that the model wrote; above and b
     yaml_reader  that YAML, as it was edited -> JSON values
     edits        an edited document -> the JSON text, of which all that was not edited stays, byte by byte
     prompt       request body -> the Prompt view, and back
-    answer       what all kinds of answers have in common, and how it is laid out
+    answer       what all kinds of answers have in common, filter verdicts too, and how it is laid out
     sse          event stream -> decoded events
-    filters      content filter verdicts that are worth a word
     chat         chat completions and completions -> answer
     responses    Responses objects and their typed events -> answer
     messages     Claude's messages and their events -> answer
-    forms        which of these an answer is
     embeddings   vectors -> their number, length and norm
     errors       error bodies, and what the gateway decided
-    completion   response body -> the Completion view
+    completion   response body -> what is in it, by its form, and the Completion view
     contentviews the two views, as mitmproxy wants them
-    stylesheet   what mitmweb needs to show text as it is
-    page_script  … to filter by a call's metadata, to tell a command's result, and to edit a prompt
-    prompt_editor … what is edited there, and taken back
+    prompt_editor what mitmweb's page edits, and gives back
+    mitmweb_page that page, changed to show text as it is, to filter by metadata, and to edit a prompt
 
-Everything but the last four is a pure function of bytes and facts. None of it raises for what is in a
+Everything but the last three is a pure function of bytes and facts. None of it raises for what is in a
 body: broken ones are what people debug most of all.
 """

@@ -1,14 +1,81 @@
-"""What all kinds of answers have in common, and how it is laid out: what matters most comes first."""
+"""What all kinds of answers have in common, content filter verdicts included, and how it is laid out."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from aoai_gateway.inspect.views.facts import Facts
-from aoai_gateway.inspect.views.filters import Verdict
+from aoai_gateway.inspect.views.shapes import mapping, mappings, word
 from aoai_gateway.wire.usage import Usage
+
+
+class Verdict(NamedTuple):
+    """What a content filter found worth a word, which is everything but "safe".
+
+    ``text`` is such as "violence (medium)"; ``filtered``: whether it is why something was withheld.
+    """
+
+    text: str
+    filtered: bool
+
+
+def verdicts_of(holder: Mapping[str, Any]) -> list[Verdict]:
+    """The verdicts in a choice, a prompt's results or an error.
+
+    Shapes as in Azure OpenAI's content filtering documentation: ``{category: {filtered, severity}}``,
+    ``{category: {filtered, detected}}``, ``custom_blocklists`` with details, and an ``error`` where the
+    filter itself failed, for which captures have both names.
+    """
+    found = []
+    for name in ("content_filter_results", "content_filter_result"):
+        for category, result in mapping(holder.get(name)).items():
+            if verdict := _verdict(word(category), result):
+                found.append(verdict)
+    return found
+
+
+def prompt_verdicts(body: Mapping[str, Any]) -> list[Verdict]:
+    """The verdicts on the prompt in a chunk or answer; older API versions call them annotations."""
+    found = []
+    for name in ("prompt_filter_results", "prompt_annotations"):
+        for result in mappings(body.get(name)):
+            found += verdicts_of(result)
+    return found
+
+
+def response_verdicts(response: Mapping[str, Any]) -> tuple[list[Verdict], list[Verdict]]:
+    """The verdicts on the prompt and on the answer in a Responses object."""
+    prompt: list[Verdict] = []
+    answer: list[Verdict] = []
+    for one in mappings(response.get("content_filters")):
+        found = verdicts_of(one)
+        if one.get("blocked") is True and not any(verdict.filtered for verdict in found):
+            found.append(Verdict("blocked", True))
+        (prompt if one.get("source_type") == "prompt" else answer).extend(found)
+    return prompt, answer
+
+
+def add_new(verdicts: list[Verdict], more: list[Verdict]) -> None:
+    """Add those that are not there yet: a stream repeats them in every chunk."""
+    verdicts.extend(verdict for verdict in more if verdict not in verdicts)
+
+
+def _verdict(category: str, result: object) -> Verdict | None:
+    said = mapping(result)
+    name = category.replace("_", " ")
+    filtered = said.get("filtered") is True
+    if category == "error":
+        return Verdict(f"the filter failed: {word(said.get('message')) or word(said.get('code'))}", False)
+    severity = word(said.get("severity"))
+    if severity and severity != "safe":
+        return Verdict(f"{name} ({severity})", filtered)
+    if said.get("detected") is True:
+        return Verdict(f"{name} detected", filtered)
+    return Verdict(name, True) if filtered else None
+
 
 RULE = 72
 _INLINE_ARGUMENTS = 60
@@ -48,6 +115,12 @@ class Answer:
     error: str = ""
     broken: bool = False
     notes: list[str] = field(default_factory=list)
+
+
+def sources(named: Iterable[tuple[str, str]]) -> list[Part]:
+    """Return a part with the titles and addresses that an answer cites, each of them once."""
+    lines = dict.fromkeys(" ".join(filter(None, each)) for each in named)
+    return [Part("titled", "\n".join(filter(None, lines)), "sources")] if any(lines) else []
 
 
 def lay_out(answer: Answer, facts: Facts) -> str:

@@ -10,10 +10,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aoai_gateway.inspect.views.answer import Answer, Choice, Part
+from aoai_gateway.inspect.views.answer import (
+    Answer,
+    Choice,
+    Part,
+    Verdict,
+    add_new,
+    prompt_verdicts,
+    verdicts_of,
+)
 from aoai_gateway.inspect.views.attachments import byte_size
 from aoai_gateway.inspect.views.errors import summary
-from aoai_gateway.inspect.views.filters import Verdict, add_new, prompt_verdicts, verdicts_of
 from aoai_gateway.inspect.views.shapes import index, items, mapping, mappings, text, word
 from aoai_gateway.inspect.views.sse import Events
 from aoai_gateway.wire.usage import read_usage

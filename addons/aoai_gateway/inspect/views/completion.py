@@ -1,17 +1,62 @@
-"""A response's body -> the Completion view; and a server's realtime message."""
+"""A response's body -> what is in it, by the form that it has; and the Completion view of it.
+
+The form is that of its operation, or where that is not known, the one that it looks like. A server's realtime
+message has a view, too.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-from aoai_gateway.inspect.views import embeddings, errors, responses
-from aoai_gateway.inspect.views.answer import lay_out
+from aoai_gateway.inspect.views import chat, embeddings, errors, messages, responses
+from aoai_gateway.inspect.views.answer import Answer, lay_out
 from aoai_gateway.inspect.views.facts import Facts
-from aoai_gateway.inspect.views.forms import form_of_body, form_of_events
 from aoai_gateway.inspect.views.shapes import Unreadable, decode, mapping, text, word
-from aoai_gateway.inspect.views.sse import read_events
+from aoai_gateway.inspect.views.sse import Events, read_events
+
+
+class Form(NamedTuple):
+    """How answers of one form are read. ``holds_errors``: whether one that failed is still an answer."""
+
+    from_body: Callable[[Mapping[str, Any]], Answer]
+    from_events: Callable[[Events], Answer]
+    holds_errors: bool = False
+
+
+CHAT = Form(chat.from_body, chat.from_events)
+RESPONSES = Form(responses.from_body, responses.from_events, holds_errors=True)
+MESSAGES = Form(messages.from_body, messages.from_events)
+
+_BY_OPERATION = {"responses": RESPONSES, "messages": MESSAGES}
+
+
+def form_of(operation: str) -> Form:
+    """Return the form of an operation's answers, by its SDK name."""
+    return _BY_OPERATION.get(operation, CHAT)
+
+
+def form_of_events(events: Events, operation: str) -> Form:
+    """Return the form of a stream, which may be of an unknown operation."""
+    names = [name for name, _ in events.named[:3]]
+    if any(name.startswith("response.") for name in names):
+        return RESPONSES
+    return MESSAGES if messages.EVENTS.intersection(names) else form_of(operation)
+
+
+def form_of_body(body: Mapping[str, Any], operation: str = "") -> Form | None:
+    """Return the form of a decoded answer; None if it is none of those with a text."""
+    if body.get("object") == "response" or "output" in body:
+        return RESPONSES
+    if body.get("error"):
+        return None
+    if word(body.get("type")) == "message":
+        return MESSAGES
+    if isinstance(body.get("choices"), list):
+        return CHAT
+    return RESPONSES if operation == "responses" else None
+
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 """A larger JSON answer is not decoded."""
@@ -70,6 +115,19 @@ def mapping_of_first(body: Mapping[str, Any]) -> Mapping[str, Any]:
     """The first element of a list object."""
     data = body.get("data")
     return mapping(data[0]) if isinstance(data, list) and data else {}
+
+
+def answer_of(data: bytes, facts: Facts) -> Answer | None:
+    """Read an answer; None if it is none of those with a text. Raises `Unreadable` and RecursionError."""
+    if is_stream(data, facts):
+        return form_of(facts.operation).from_events(read_events(data))
+    body = decode(data)
+    if not isinstance(body, Mapping):
+        return None
+    if body.get("error") and not (facts.operation == "responses" and "output" in body):
+        return Answer(error=errors.summary(body["error"]))
+    form = form_of_body(body, facts.operation)
+    return form.from_body(body) if form is not None else None
 
 
 def show_message(data: bytes, facts: Facts) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import base64
-import binascii
 import json
 import math
 import re
@@ -50,22 +49,20 @@ def from_large(data: bytes) -> Answer:
 
 def vector_of(value: object) -> tuple[list[float], bool]:
     """The numbers of an embedding, and whether they came as base64 (little-endian 32-bit floats)."""
-    if isinstance(value, list):
-        if all(type(number) in (int, float) for number in value):
-            try:
-                return [float(number) for number in value], False
-            except OverflowError:
-                return [], False
-        return [], False
-    if isinstance(value, str):
+    if isinstance(value, list) and all(type(number) in (int, float) for number in value):
         try:
-            numbers = array.array("f", base64.b64decode(value, validate=True))
-        except (ValueError, binascii.Error):
-            return [], True
-        if sys.byteorder == "big":
-            numbers.byteswap()
-        return list(numbers), True
-    return [], False
+            return [float(number) for number in value], False
+        except OverflowError:
+            return [], False
+    if not isinstance(value, str):
+        return [], False
+    try:
+        numbers = array.array("f", base64.b64decode(value, validate=True))
+    except ValueError:
+        return [], True
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return list(numbers), True
 
 
 def _line(place: int, embedding: object) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aoai_gateway.inspect.views.answer import rule, verdict_lines
+from aoai_gateway.inspect.views.answer import rule, verdict_lines, verdicts_of
 from aoai_gateway.inspect.views.facts import Facts
-from aoai_gateway.inspect.views.filters import verdicts_of
 from aoai_gateway.inspect.views.shapes import mapping, text, word
 
 _OUTCOMES = {

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from aoai_gateway.inspect.views.answer import Answer, Choice, Part
+from aoai_gateway.inspect.views.answer import Answer, Choice, Part, sources
 from aoai_gateway.inspect.views.errors import summary
 from aoai_gateway.inspect.views.responses import as_yaml
 from aoai_gateway.inspect.views.shapes import index, mapping, mappings, text, word
@@ -117,7 +117,7 @@ class _Block:
 def _parts(block: Mapping[str, Any]) -> list[Part]:
     kind = word(block.get("type"))
     if kind == "text":
-        return [*([Part("text", said)] if (said := text(block.get("text"))) else []), *_sources(block)]
+        return [*([Part("text", said)] if (said := text(block.get("text"))) else []), *_cited(block)]
     if kind == "thinking":
         return [Part("titled", text(block.get("thinking")), "thinking")]
     if kind.endswith("tool_use"):
@@ -130,12 +130,8 @@ def _parts(block: Mapping[str, Any]) -> list[Part]:
     return [Part("titled", as_yaml(rest) if rest else "", kind.replace("_", " ") or "block")]
 
 
-def _sources(block: Mapping[str, Any]) -> list[Part]:
-    named = [
-        " ".join(
-            filter(None, [word(one.get("title")) or word(one.get("document_title")), word(one.get("url"))])
-        )
+def _cited(block: Mapping[str, Any]) -> list[Part]:
+    return sources(
+        (word(one.get("title")) or word(one.get("document_title")), word(one.get("url")))
         for one in mappings(block.get("citations"))
-    ]
-    sources = [source for source in dict.fromkeys(named) if source]
-    return [Part("titled", "\n".join(sources), "sources")] if sources else []
+    )

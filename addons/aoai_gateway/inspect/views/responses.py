@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aoai_gateway.inspect.views.answer import Answer, Choice, Part
+from aoai_gateway.inspect.views.answer import Answer, Choice, Part, response_verdicts, sources
 from aoai_gateway.inspect.views.errors import summary
-from aoai_gateway.inspect.views.filters import response_verdicts
 from aoai_gateway.inspect.views.shapes import index, mapping, mappings, text, word
 from aoai_gateway.inspect.views.sse import Events
 from aoai_gateway.inspect.views.yaml_writer import YamlWriter
@@ -134,13 +133,10 @@ def _content(content: Mapping[str, Any]) -> list[Part]:
         parts.append(Part("text", said))
     if transcript := text(content.get("transcript")):
         parts.append(Part("titled", transcript, "transcript of the audio"))
-    sources = [
-        " ".join(filter(None, [word(one.get("title")), word(one.get("url")) or word(one.get("filename"))]))
+    return parts + sources(
+        (word(one.get("title")), word(one.get("url")) or word(one.get("filename")))
         for one in mappings(content.get("annotations"))
-    ]
-    if sources := [source for source in dict.fromkeys(sources) if source]:
-        parts.append(Part("titled", "\n".join(sources), "sources"))
-    return parts
+    )
 
 
 @dataclass(slots=True)
