@@ -114,18 +114,18 @@ class Operation:
     family: str = field(init=False)
     """The family that it belongs to, by its SDK name's beginning: ``files`` of ``files.content``."""
 
+    may_be_file: bool = field(init=False)
+    """Whether its answer may be a file."""
+
     def __post_init__(self) -> None:
+        # Once, and not with each call.
         object.__setattr__(self, "family", self.name.partition(".")[0])
+        object.__setattr__(self, "may_be_file", self.binary or not self.known)
 
     @property
     def address(self) -> str:
         """Its path, where no deployment stands in it; ids as ``{…}``."""
         return "/" + "/".join((*self.dialect.root, self.path))
-
-    @property
-    def may_be_file(self) -> bool:
-        """Whether its answer may be a file."""
-        return self.binary or not self.known
 
     @property
     def prompt_form(self) -> str:
