@@ -172,7 +172,7 @@ def outward_imports(source: str, part: str) -> list[str]:
 
 
 def circles(imported: Mapping[str, set[str]]) -> list[list[str]]:
-    """Groups of modules each of which leads to each other by imports (Tarjan's algorithm)."""
+    """Groups of modules each of which leads to each other, or to itself, by imports (Tarjan's algorithm)."""
     numbers: dict[str, int] = {}
     lowest: dict[str, int] = {}
     stack: list[str] = []
@@ -190,7 +190,7 @@ def circles(imported: Mapping[str, set[str]]) -> list[list[str]]:
         if lowest[module] == numbers[module]:
             group = stack[stack.index(module) :]
             del stack[-len(group) :]
-            if len(group) > 1:
+            if len(group) > 1 or module in imported.get(module, ()):
                 found.append(sorted(group))
 
     for module in imported:
@@ -267,6 +267,7 @@ def test_there_are_no_circles() -> None:
 def test_the_checker_sees_a_circle() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
     assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+    assert circles({"a": {"a", "b"}, "b": set()}) == [["a"]]
 
 
 @pytest.mark.parametrize(

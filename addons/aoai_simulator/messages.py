@@ -33,6 +33,11 @@ from aoai_simulator.tokenizer import Tokenizer
 
 PREFIX = "/anthropic/"
 
+MAX_CACHED = 1000
+"""Prompts in the cache; the one that was put in first goes first."""
+
+CHARACTERS_PER_TOKEN = 4
+
 _ERROR_TYPES: Mapping[int, str] = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -214,12 +219,6 @@ def _deltas(block: Mapping[str, Any], completion: Completion) -> Iterator[bytes]
             call = completion.calls[int(block["id"][-2:])]
             for piece in call.pieces:
                 yield b'{"type":"input_json_delta","partial_json":' + encode(piece) + b"}"
-
-
-MAX_CACHED = 1000
-"""Prompts in the cache; the one that was put in first goes first."""
-
-CHARACTERS_PER_TOKEN = 4
 
 
 class Claude:

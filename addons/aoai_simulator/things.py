@@ -65,6 +65,8 @@ KINDS: Mapping[str, Kind] = {
 }
 """Collections by path; ``{}`` stands for an id."""
 
+_NOTHING_FOUND = {"object": "vector_store.search_results.page", "data": [], "has_more": False}
+
 _REFERENCE = re.compile(rb'"((?:file-|asst_|thread_|vs_|cntr_|conv_|batch_)[A-Za-z0-9]{16,64})"')
 _OF = {"file-": "files", "asst_": "assistants", "thread_": "threads", "vs_": "vector_stores"}
 _OF |= {"cntr_": "containers", "conv_": "conversations", "batch_": "batches"}
@@ -101,13 +103,13 @@ class Things:
             ("POST", "uploads/{}/complete"): self._complete_upload,
             ("POST", "threads"): self._create_thread,
             ("POST", "threads/runs"): self._create_and_run,
-            ("POST", "vector_stores/{}/search"): self._search,
+            ("POST", "vector_stores/{}/search"): lambda *_: json_reply(_NOTHING_FOUND),
             ("POST", "videos/{}/remix"): self._remix,
             ("GET", "files/{}/content"): self._content,
             ("GET", "containers/{}/files/{}/content"): self._content,
             ("GET", "videos/{}/content"): self._content,
             ("GET", "vector_stores/{}/files/{}/content"): self._text,
-            ("GET", "vector_stores/{}/file_batches/{}/files"): self._none,
+            ("GET", "vector_stores/{}/file_batches/{}/files"): lambda *_: json_reply(_listed([])),
         }
 
     def clear(self) -> None:
@@ -329,9 +331,6 @@ class Things:
                 made |= {"status": "failed", "errors": {"object": "list", "data": faults}}
         return answer
 
-    def _search(self, _path: str, _sent: Sent, _unix_time: int) -> Whole:
-        return json_reply({"object": "vector_store.search_results.page", "data": [], "has_more": False})
-
     def _remix(self, _path: str, sent: Sent, unix_time: int) -> Whole:
         return json_reply(self._create("videos", KINDS["videos"], sent, unix_time))
 
@@ -342,9 +341,6 @@ class Things:
     def _text(self, path: str, _sent: Sent, _unix_time: int) -> Whole:
         content = self._contents.get(f"files/{path.split('/')[-2]}", b"").decode(errors="replace")
         return json_reply(_listed([{"type": "text", "text": content}]))
-
-    def _none(self, _path: str, _sent: Sent, _unix_time: int) -> Whole:
-        return json_reply(_listed([]))
 
 
 def _fits(template: str, parts: tuple[str, ...]) -> bool:

@@ -79,6 +79,11 @@ def test_who_got_the_most_429s_comes_first(path: Path) -> None:
     assert found.others["refused"] == sum(found.others["by_cause"].values()) == refused - 3
 
 
+def test_times_that_the_others_do_not_have_are_dashes(path: Path) -> None:
+    (others,) = re.findall(r"^\d+ more .*tokens/min \d+$", text(of(path), 120, 2), re.MULTILINE)
+    assert others.count("–") == 3, "the first 429, the last one, and the minutes"
+
+
 def test_who_needs_more_than_it_has_is_among_the_first(path: Path) -> None:
     clients = (
         Client(name="client 1", key="key-1", max_tokens_per_minute=50),

@@ -75,6 +75,9 @@ def test_a_password_in_a_url_is_never_repeated(url: str):
         ("two words", "holds a space"),
         ("schlüssel", "holds a space or a character that an HTTP header cannot carry"),
         ("line\nbreak", "holds a space"),
+        # As `echo` writes secrets, and as a block (key: |) is read.
+        ("a-key-of-a-secret\n", "ends with a line break"),
+        ("a-key-of-a-secret\r\n", "ends with a line break"),
         ("\u201ctypographic-quotes\u201d", "holds a space or a character that an HTTP header cannot carry"),
         # Not the variable, and no secret: as a client's key, anyone could guess it.
         ("os.environ/AZURE_KEY", "names a variable in another program's way"),

@@ -103,6 +103,11 @@ clients:
             "clients[1].budget_duration: unknown key; leave it out: max_cost_per_day and max_cost_per_month "
             "name theirs",
         ),
+        (
+            "  - {name: B, key: {file: key.txt}}",
+            'clients[1].key: is a mapping, but a list is expected (lines that begin with "- "); '
+            "a client's key is a text, or ${NAME} of the environment, or a list of them",
+        ),
         ("num_retries: 2", 'num_retries: unknown key; did you mean "replay"?'),
         ("usage_log: ''", 'usage_log: is empty; write "stdout" or the path of a file'),
         ('listen: {port: "${NOT:-x}"}', 'listen.port: is "${NOT:-x}", but a whole number is expected'),
@@ -120,6 +125,23 @@ def test_messages(problems: Problems, line: str, said: str):
     (problem,) = problems(HEAD + line)
     assert problem.startswith(f"gateway.yaml:9: {said}")
     assert problem == f"gateway.yaml:9: {said}" or said.endswith("for ")
+
+
+def test_a_fault_of_what_a_variable_holds_names_the_variable(problems: Problems):
+    text = HEAD.replace("key: team-key", "key: ${TEAM_KEY}")
+    env = {"SECRET": "key-of-one\n", "TEAM_KEY": ""}
+    assert problems(text, env=env) == [
+        "gateway.yaml:5: aoai.endpoints[0].key: ends with a line break (the value of ${SECRET}); "
+        "take it away: printf writes none, where echo does",
+        "gateway.yaml:8: clients[0].key: is empty (the value of ${TEAM_KEY})",
+    ]
+
+
+def test_a_url_may_not_have_spaces_or_line_breaks_around_it(problems: Problems):
+    (said,) = problems(HEAD.replace("url: https://one.example/", "url: >\n        https://one.example/"))
+    assert said == (
+        "gateway.yaml:4: aoai.endpoints[0].url: has a space or a line break before or after it; take it away"
+    )
 
 
 @pytest.mark.parametrize(

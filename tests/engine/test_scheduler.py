@@ -369,7 +369,7 @@ class AnyOrder(RuleBasedStateMachine):
             assert (len(queue), queue._total_in_flight) == (0, 0)
         for capacity in self.here.capacities._capacities.values():
             assert not capacity._bookings
-        for classes in self.here.breaks._probes.half_open.values():
+        for classes in self.here.breaks.probes.half_open.values():
             assert not any(half_open.leases for half_open in classes.values())
 
 

@@ -15,6 +15,7 @@ from mitmproxy.test import taddons
 
 from aoai_gateway.proxy import downstream_request, request_head
 from aoai_gateway.runtime import spool as spool_module
+from aoai_gateway.runtime.body_reader import BodyReader
 from aoai_gateway.runtime.connections import OWN_DESCRIPTORS, RESERVE
 from aoai_gateway.runtime.spool import Spool
 from aoai_gateway.runtime.stream_hooks import GatewayAskHook
@@ -403,7 +404,7 @@ def batch(model: str) -> bytes:
     return b"".join(b"%s%s\r\n\r\n%s\r\n" % (start, *part) for part in parts) + b"--xyz--\r\n"
 
 
-class ReadsHere:
+class ReadsHere(BodyReader):
     """Reads bodies as the processes do."""
 
     async def parse(self, target: Target, content_type: str, raw: bytes, **_: Any) -> RequestBody:
@@ -420,7 +421,7 @@ def test_a_batchs_lines_go_on_with_the_standins_name_and_again_with_the_next(
     if in_memory:
         monkeypatch.setattr(request_head, "SPOOLED_ABOVE", 1_000_000)
     here = made()
-    here.gateway.reader = ReadsHere()  # type: ignore[assignment]
+    here.gateway.reader = ReadsHere()
     upload(here, batch("gpt"), path="/openai/v1/files")
     assert got(here, "a") == batch("ptu")
     assert f"content-length: {len(batch('ptu'))}".encode() in here.sent["a.example"]

@@ -198,10 +198,10 @@ def test_a_backend_that_fails_for_ever_keeps_nothing_of_the_past() -> None:
     for n in range(2_000):
         assert breaks.may_probe(PTU, "batch", str(n), n * 121.0) or n == 0
         failed(breaks, n * 121.0, call=str(n), hint=None)
-    assert len(breaks._breaks[SCOPE]) == 3
+    assert len(breaks.in_force[SCOPE]) == 3
     for n in range(2_000):
         breaks.may_probe(PTU, "batch", f"gone{n}", 1e6 + n * 2)
-    assert len(breaks._probes.half_open[SCOPE]["batch"].leases) < 310
+    assert len(breaks.probes.half_open[SCOPE]["batch"].leases) < 310
 
 
 def test_a_backend_that_lacked_room_lets_in_twice_as_many_each_time_it_refuses_none() -> None:
@@ -227,7 +227,7 @@ def test_one_refusal_ends_it_and_several_at_once_count_as_one() -> None:
         assert lacks(breaks, now, call=f"5.0/{n}")["standard"] == 4
     now += 4
     assert [breaks.may_probe(PTU, "standard", f"again{n}", now) for n in range(3)] == [True, False, False]
-    assert breaks._probes.half_open[SCOPE]["standard"].failures == 1
+    assert breaks.probes.half_open[SCOPE]["standard"].failures == 1
 
 
 def test_a_backend_that_failed_otherwise_shows_nothing_by_its_silence() -> None:
@@ -411,7 +411,7 @@ def test_never_more_probes_than_allowed_and_never_blocked_for_ever(steps: list, 
             breaks.probe_ended(backend, cls, call)
         else:
             breaks.withdraw(tuple(backend.key), call)
-        for classes in breaks._probes.half_open.values():
+        for classes in breaks.probes.half_open.values():
             assert all(len(p.running(now)) <= limit for p in classes.values())
     for n, cls in enumerate(CLASSES):
         assert all(breaks.may_probe(b, cls, "last", now + 200 + n * REFUSES_WITHIN) for b in (PTU, PAYGO))

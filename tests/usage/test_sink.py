@@ -105,7 +105,7 @@ def test_no_encoding_stops_the_log(text: str, tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_file_that_cannot_be_written_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder = tmp_path / "not yet there"
+    folder = tmp_path / "not yet there" / "usage"
     path = folder / "usage.jsonl"
     with caplog.at_level(logging.WARNING), sink(path) as made:
         for n in range(3):
@@ -115,7 +115,7 @@ def test_a_file_that_cannot_be_written_is_told_once(tmp_path: Path, caplog: pyte
         assert caplog.records[-1].getMessage().endswith("2 records are lost.")
         assert str(path) in caplog.text
         assert "No such file" in caplog.text
-        folder.mkdir()
+        folder.mkdir(parents=True)
         put(made, {"n": 3})
     assert lines(path) == [{"n": 3}]
     assert made.dropped == 3

@@ -14,7 +14,7 @@ from aoai_gateway.config.sinks import LogAnalyticsSink, OtlpSink, UsageSinks
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.usage import sinks as module
 from aoai_gateway.usage.sink import Line, Record, Sink
-from aoai_gateway.usage.sinks import AnySink, Sinks
+from aoai_gateway.usage.sinks import MOST_HELD, AnySink, Sinks
 from aoai_gateway.usage.writer_process import LogAnalytics, Otlp
 
 
@@ -68,6 +68,27 @@ def test_a_change_while_a_record_is_put_disturbs_neither(
         "stdout": [0, 1],
         "one": [0],
         "two": [1],
+    }
+
+
+def test_records_from_before_the_first_configuration_wait_for_its_sinks(
+    written: dict[str, Collecting],
+) -> None:
+    # mitmproxy's own tools listen before the gateway has put its configuration in force.
+    sinks = Sinks()
+    for n in range(MOST_HELD + 1):
+        sinks.put([{"n": n}])
+    sinks.adopt(config("one"))
+    sinks.put([{"n": -1}])
+    sinks.close(sinks.take_all())
+    sinks.put([{"n": -2}])
+    sinks.adopt(config("two"))
+    sinks.close(sinks.take_all())
+    first = [*range(MOST_HELD), -1]
+    assert {name: [r["n"] for r in writer.records] for name, writer in written.items()} == {
+        "stdout": first,
+        "one": first,
+        "two": [],
     }
 
 

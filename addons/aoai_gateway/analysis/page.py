@@ -16,7 +16,7 @@ from aoai_gateway.analysis.text import counted, money, percent, ratio, short, sp
 from aoai_gateway.wire.printing import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 960, 240, 56, 24, 12
 
@@ -203,19 +203,15 @@ def _round_up(value: float) -> float:
 
 # --- tables ----------------------------------------------------------------------------------------------
 
-type Row = Mapping[str, Any]
-type Column = tuple[str, Callable[[Row], str]]
-"""A title, and the markup of a row's cell."""
-
 TEXTS = ("client", "deployment", "", "why", "asked for", "served")
 """The titles of columns without figures."""
 
-CONSUMER: Sequence[Column] = (
+CONSUMER: Sequence[shown.Column] = (
     ("client", lambda row: _name(row["client"])),
     ("deployment", lambda row: _name(row["deployment"])),
 )
 
-CONSUMERS: Sequence[Column] = (
+CONSUMERS: Sequence[shown.Column] = (
     *CONSUMER,
     ("requests", lambda row: f"{row['requests']:,}"),
     ("429", lambda row: f"{row['refused']:,}"),
@@ -232,7 +228,7 @@ CONSUMERS: Sequence[Column] = (
     ("cost", lambda row: escape(money(row["cost"]))),
 )
 
-THROTTLED: Sequence[Column] = (
+THROTTLED: Sequence[shown.Column] = (
     *CONSUMER,
     ("429s", lambda row: f"{row['refused']:,} of {row['of']:,}"),
     ("first", lambda row: _time(row["first"])),
@@ -241,7 +237,7 @@ THROTTLED: Sequence[Column] = (
     ("why", lambda row: _causes(row)),
 )
 
-PROVISIONED: Sequence[Column] = (
+PROVISIONED: Sequence[shown.Column] = (
     ("deployment", lambda row: _name(row["deployment"])),
     ("units", lambda row: f"{row['units']:,}"),
     ("load per minute", lambda row: short(row["load_tokens_per_minute"])),
@@ -251,7 +247,7 @@ PROVISIONED: Sequence[Column] = (
     ("pay as you go", lambda row: f"{row['payg_cost_per_month']:,.0f}"),
 )
 
-SERVICE_TIERS: Sequence[Column] = (
+SERVICE_TIERS: Sequence[shown.Column] = (
     *CONSUMER,
     ("asked for", lambda row: _text(row["requested"] or "–")),
     ("served", lambda row: _text(row["served"] or "–")),
@@ -262,7 +258,7 @@ SERVICE_TIERS: Sequence[Column] = (
 )
 
 
-def _needs(consumers: Sequence[Row]) -> Iterator[str]:
+def _needs(consumers: Sequence[shown.Row]) -> Iterator[str]:
     top = max(max(row["need_tokens_per_minute"], row["has_tokens_per_minute"] or 0) for row in consumers)
     yield from _table(
         (
@@ -289,24 +285,24 @@ def _part(value: float, top: float) -> str:
     return f"{100 * value / top:.1f}" if top else "0"
 
 
-def _worst_minute(row: Row) -> str:
+def _worst_minute(row: shown.Row) -> str:
     return f"{_time(row['worst_minute'])} ({row['in_worst_minute']:,})" if row["worst_minute"] else "–"
 
 
-def _causes(row: Row) -> str:
+def _causes(row: shown.Row) -> str:
     causes = [f"{cause} {count:,}" for cause, count in row["by_cause"].items()]
     causes += [f"dry run: {cause} {count:,}" for cause, count in row["dry_run_by_cause"].items()]
     return _text(", ".join(causes))
 
 
-def _titled(title: str, columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]:
+def _titled(title: str, columns: Sequence[shown.Column], rows: Sequence[shown.Row]) -> Iterator[str]:
     """Write a table below its title; nothing without rows."""
     if rows:
         yield f"<h2>{title}</h2>"
         yield from _table(columns, rows)
 
 
-def _table(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]:
+def _table(columns: Sequence[shown.Column], rows: Sequence[shown.Row]) -> Iterator[str]:
     kinds = ["" if title in TEXTS else ' class="n"' for title, _ in columns]
     yield '<div class="scroll"><table><thead><tr>'
     yield "".join(f"<th{kind}>{title}</th>" for kind, (title, _) in zip(kinds, columns, strict=True))

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 MOST = 50
 """Rows of a table, if nothing else is asked for."""
 
 type Row = Mapping[str, Any]
+
+type Column = tuple[str, Callable[[Row], str]]
+"""A title, and what writes a row's cell."""
 
 
 @dataclass(frozen=True, slots=True)

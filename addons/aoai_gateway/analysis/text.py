@@ -50,13 +50,14 @@ def _lines(report: dict[str, Any], width: int, most: int) -> Iterator[str]:
     yield f"{short(totals['input_tokens'])} tokens in, {short(totals['output_tokens'])} out{cost}"
     yield from remarks(report, width)
     yield from wrap(shown.left_out(report, most), width)
-    yield from _section("Consumers", _consumers(shown.consumers(report, most)), width)
-    yield from _section("Times and shape", _times(shown.consumers(report, most).rows), width)
+    consumers = shown.consumers(report, most)
+    yield from _section("Consumers", CONSUMERS, consumers.all, width)
+    yield from _section("Times and shape", TIMES, consumers.rows, width)
     title = f"Quota per minute: need in {report['percentile']:g} % of minutes"
-    yield from _section(title, _needs(shown.needs(report, most).rows), width)
-    yield from _section("Throttled", _throttled(shown.throttled(report, most)), width)
-    yield from _section("Service tiers", _tiers(shown.service_tiers(report, most)), width)
-    yield from _section("Provisioned throughput, per month", _provisioned(report), width)
+    yield from _section(title, NEEDS, shown.needs(report, most).rows, width)
+    yield from _section("Throttled", THROTTLED, shown.throttled(report, most).all, width)
+    yield from _section("Service tiers", SERVICE_TIERS, shown.service_tiers(report, most).all, width)
+    yield from _section("Provisioned throughput, per month", PROVISIONED, report["provisioned"], width)
 
 
 def counted(number: int, noun: str) -> str:
@@ -77,111 +78,105 @@ def remarks(document: Mapping[str, Any], width: int) -> Iterator[str]:
         yield from wrap(printable(said), width)
 
 
-def _consumers(found: shown.Shown) -> Iterator[Sequence[str]]:
-    yield "client", "deployment", "requests", "429", "in", "out", "TPM avg", "p95", "peak", "cost"
-    for row in found.all:
-        yield (
-            row["client"],
-            row["deployment"],
-            short(row["requests"]),
-            short(row["refused"]),
-            short(row["input_tokens"]),
-            short(row["output_tokens"]),
-            short(row["tpm_average"]),
-            short(row["tpm_p95"]),
-            short(row["tpm_peak"]),
-            money(row["cost"]),
+CONSUMER: Sequence[shown.Column] = (
+    ("client", lambda row: row["client"]),
+    ("deployment", lambda row: row["deployment"]),
+)
+
+CONSUMERS: Sequence[shown.Column] = (
+    *CONSUMER,
+    ("requests", lambda row: short(row["requests"])),
+    ("429", lambda row: short(row["refused"])),
+    ("in", lambda row: short(row["input_tokens"])),
+    ("out", lambda row: short(row["output_tokens"])),
+    ("TPM avg", lambda row: short(row["tpm_average"])),
+    ("p95", lambda row: short(row["tpm_p95"])),
+    ("peak", lambda row: short(row["tpm_peak"])),
+    ("cost", lambda row: money(row["cost"])),
+)
+
+TIMES: Sequence[shown.Column] = (
+    *CONSUMER,
+    ("in:out", lambda row: ratio(row["prompt_per_completion"])),
+    ("stream", lambda row: percent(row["streaming_share"])),
+    ("RPM p95", lambda row: short(row["rpm_p95"])),
+    ("p50", lambda row: span(row["duration_p50_ms"])),
+    ("p95", lambda row: span(row["duration_p95_ms"])),
+    ("ttft50", lambda row: span(row["first_token_p50_ms"])),
+    ("ttft95", lambda row: span(row["first_token_p95_ms"])),
+    ("spill", lambda row: percent(row["spill_share"])),
+)
+
+NEEDS: Sequence[shown.Column] = (
+    *CONSUMER,
+    ("tokens: need", lambda row: short(row["need_tokens_per_minute"])),
+    ("has", lambda row: short(row["has_tokens_per_minute"])),
+    ("requests: need", lambda row: short(row["need_requests_per_minute"])),
+    ("has", lambda row: short(row["has_requests_per_minute"])),
+    ("", lambda row: _verdict(row)),
+)
+
+THROTTLED: Sequence[shown.Column] = (
+    *CONSUMER,
+    ("429", lambda row: short(row["refused"])),
+    ("of", lambda row: short(row["of"])),
+    ("from", lambda row: _time(row["first"])),
+    ("to", lambda row: _time(row["last"])),
+    ("min", lambda row: short(row["minutes"])),
+    ("why", lambda row: _causes(row)),
+)
+
+PROVISIONED: Sequence[shown.Column] = (
+    ("deployment", lambda row: row["deployment"]),
+    ("PTU", lambda row: str(row["units"])),
+    ("load/min", lambda row: short(row["load_tokens_per_minute"])),
+    ("used", lambda row: percent(row["utilisation"])),
+    ("PTU cost", lambda row: f"{row['provisioned_cost_per_month']:,.0f}"),
+    ("PAYG cost", lambda row: f"{row['payg_cost_per_month']:,.0f}"),
+    ("cheaper", lambda row: _cheaper(row)),
+)
+
+SERVICE_TIERS: Sequence[shown.Column] = (
+    *CONSUMER,
+    ("asked for", lambda row: row["requested"] or "–"),
+    ("served", lambda row: row["served"] or "–"),
+    ("requests", lambda row: short(row["requests"])),
+    ("in", lambda row: short(row["input_tokens"])),
+    ("out", lambda row: short(row["output_tokens"])),
+    ("cost", lambda row: money(row["cost"])),
+)
+
+
+def _verdict(row: shown.Row) -> str:
+    need, has = row["need_tokens_per_minute"], row["has_tokens_per_minute"]
+    if shown.needs_more(row):
+        return "too little"
+    return "half unused" if has is not None and need < has / 2 else ""
+
+
+def _time(text: str | None) -> str:
+    return text[5:16].replace("T", " ") if text else "–"
+
+
+def _causes(row: shown.Row) -> str:
+    why, tried = (
+        ", ".join(f"{QUOTAS.get(cause, cause)} {count:,}" for cause, count in row[key].items())
+        for key in ("by_cause", "dry_run_by_cause")
+    )
+    return "; ".join(filter(None, (why, f"dry run: {tried}" if tried else "")))
+
+
+def _cheaper(row: shown.Row) -> str:
+    return "PTU" if row["provisioned_cost_per_month"] < row["payg_cost_per_month"] else "PAYG"
+
+
+def _section(title: str, of: Sequence[shown.Column], rows: Sequence[shown.Row], width: int) -> Iterator[str]:
+    if rows:
+        yield ""
+        yield title
+        yield from columns(
+            [[name for name, _ in of], *([cell(row) for _, cell in of] for row in rows)], width
         )
-
-
-def _times(rows: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[str]]:
-    yield "client", "deployment", "in:out", "stream", "RPM p95", "p50", "p95", "ttft50", "ttft95", "spill"
-    for row in rows:
-        yield (
-            row["client"],
-            row["deployment"],
-            ratio(row["prompt_per_completion"]),
-            percent(row["streaming_share"]),
-            short(row["rpm_p95"]),
-            *(
-                span(row[key])
-                for key in ("duration_p50_ms", "duration_p95_ms", "first_token_p50_ms", "first_token_p95_ms")
-            ),
-            percent(row["spill_share"]),
-        )
-
-
-def _needs(rows: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[str]]:
-    yield "client", "deployment", "tokens: need", "has", "requests: need", "has", ""
-    for row in rows:
-        need, has = row["need_tokens_per_minute"], row["has_tokens_per_minute"]
-        half_unused = has is not None and need < has / 2
-        verdict = "too little" if shown.needs_more(row) else "half unused" if half_unused else ""
-        yield (
-            row["client"],
-            row["deployment"],
-            short(need),
-            short(has),
-            short(row["need_requests_per_minute"]),
-            short(row["has_requests_per_minute"]),
-            verdict,
-        )
-
-
-def _throttled(found: shown.Shown) -> Iterator[Sequence[str]]:
-    yield "client", "deployment", "429", "of", "from", "to", "min", "why"
-    for row in found.all:
-        why = ", ".join(f"{QUOTAS.get(cause, cause)} {count:,}" for cause, count in row["by_cause"].items())
-        tried = ", ".join(f"{QUOTAS.get(c, c)} {n:,}" for c, n in row["dry_run_by_cause"].items())
-        yield (
-            row["client"],
-            row["deployment"],
-            short(row["refused"]),
-            short(row["of"]),
-            (row["first"] or "–")[5:16].replace("T", " "),
-            (row["last"] or "–")[5:16].replace("T", " "),
-            short(row["minutes"]),
-            "; ".join(filter(None, (why, f"dry run: {tried}" if tried else ""))),
-        )
-
-
-def _provisioned(report: dict[str, Any]) -> Iterator[Sequence[str]]:
-    yield "deployment", "PTU", "load/min", "used", "PTU cost", "PAYG cost", "cheaper"
-    for row in report["provisioned"]:
-        ptu, payg = row["provisioned_cost_per_month"], row["payg_cost_per_month"]
-        yield (
-            row["deployment"],
-            str(row["units"]),
-            short(row["load_tokens_per_minute"]),
-            percent(row["utilisation"]),
-            f"{ptu:,.0f}",
-            f"{payg:,.0f}",
-            "PTU" if ptu < payg else "PAYG",
-        )
-
-
-def _tiers(found: shown.Shown) -> Iterator[Sequence[str]]:
-    yield "client", "deployment", "asked for", "served", "requests", "in", "out", "cost"
-    for row in found.all:
-        yield (
-            row["client"],
-            row["deployment"],
-            row["requested"] or "–",
-            row["served"] or "–",
-            short(row["requests"]),
-            short(row["input_tokens"]),
-            short(row["output_tokens"]),
-            money(row["cost"]),
-        )
-
-
-def _section(title: str, rows: Iterator[Sequence[str]], width: int) -> Iterator[str]:
-    table = list(rows)
-    if len(table) < 2:
-        return
-    yield ""
-    yield title
-    yield from columns(table, width)
 
 
 def columns(table: Sequence[Sequence[str]], width: int) -> Iterator[str]:

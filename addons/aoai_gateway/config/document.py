@@ -227,9 +227,7 @@ class _Builder:
             items = (self.build(item, (*path, index)) for index, item in enumerate(source.value))
             return Sequence(place, tuple(items))
         if not isinstance(source, yaml.ScalarNode) or source.tag not in _SCALAR_TAGS:
-            self.problems.append(
-                problem(place, path, "a YAML tag is not supported", 'quote a value that begins with "!"')
-            )
+            self._tell(place, path, "a YAML tag is not supported", 'quote a value that begins with "!"')
             return Scalar(place, None, unresolved=True)
         return Scalar(place, None if source.tag == _CORE + "null" else source.value)
 
@@ -240,14 +238,12 @@ class _Builder:
             place = self._place(key)
             if not isinstance(key, yaml.ScalarNode):
                 advice = 'quote a value that begins with "{"' if isinstance(key, yaml.MappingNode) else None
-                self.problems.append(problem(place, path, "a key must be a single word or text", advice))
+                self._tell(place, path, "a key must be a single word or text", advice)
             elif key.tag == _CORE + "merge":
                 merged = self._merged(value, path) | merged
             elif key.value in entries:
                 first = entries[key.value].key_place
-                self.problems.append(
-                    problem(place, (*path, key.value), f"is written twice, first in line {first.line}")
-                )
+                self._tell(place, (*path, key.value), f"is written twice, first in line {first.line}")
             else:
                 entries[key.value] = Entry(place, self.build(value, (*path, key.value)))
         return entries | {key: entry for key, entry in merged.items() if key not in entries}
@@ -261,8 +257,11 @@ class _Builder:
             if isinstance(node, Mapping):
                 entries = node.entries | entries
             else:
-                self.problems.append(problem(node.place, path, '"<<" must name a mapping'))
+                self._tell(node.place, path, '"<<" must name a mapping')
         return entries
+
+    def _tell(self, place: Place, path: KeyPath, message: str, suggestion: str | None = None) -> None:
+        self.problems.append(problem(place, path, message, suggestion))
 
     def _place(self, source: yaml.Node) -> Place:
         return Place(self.file, source.start_mark.line + 1, source.start_mark.column + 1)

@@ -112,6 +112,8 @@ def _key(value: SecretStr) -> SecretStr:
     if _OTHER_VARIABLE.fullmatch(text):
         # Not a warning: as a client's key it would be a text that anyone can guess.
         raise fault("names a variable in another program's way", "write ${NAME}")
+    if text.endswith(("\n", "\r")):
+        raise fault("ends with a line break", "take it away: printf writes none, where echo does")
     if not HEADER_TEXT.fullmatch(text):
         quoted = text[0] in _QUOTES or text[-1] in _QUOTES
         raise fault(
@@ -156,6 +158,8 @@ def split_url(url: str) -> SplitResult:
     example = "write it like https://contoso.openai.azure.com/"
     if PLACEHOLDER.fullmatch(url):
         raise fault("is still a placeholder", example)
+    if url != url.strip():
+        raise fault("has a space or a line break before or after it", "take it away")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port

@@ -37,11 +37,10 @@ from aoai_gateway.config.issuers import Issuer
 from aoai_gateway.config.policies import Group, Policy
 from aoai_gateway.config.prices import Price
 from aoai_gateway.config.priorities import (
-    BUILT_IN,
-    BUILT_IN_DEFAULT,
     IMPLICIT,
     Priority,
     PriorityClass,
+    with_built_in,
 )
 from aoai_gateway.config.sections import (
     Admin,
@@ -142,12 +141,7 @@ class Config(Model):
     @model_validator(mode="before")
     @classmethod
     def _built_in_classes(cls, data: Any) -> Any:
-        """Have the shipped classes apply as soon as a client or a group names a class."""
-        if not isinstance(data, dict) or data.get("priorities"):
-            return data
-        if data.get("default_priority") is None and not any(map(_names_a_class, _policies(data))):
-            return data
-        return {"default_priority": BUILT_IN_DEFAULT, **data, "priorities": BUILT_IN}
+        return with_built_in(data) if isinstance(data, dict) else data
 
     @field_validator("aoai")
     @classmethod
@@ -400,21 +394,3 @@ class Config(Model):
 
 _VERSION = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4})$", re.ASCII)
 """What ends a model's name when it says which one exactly: gpt-4o-2024-11-20, gpt-35-turbo-0125."""
-
-
-def _policies(data: Mapping[str, Any]) -> Iterator[Any]:
-    """Iterate over what is written of groups and clients, before it is validated."""
-    for part in ("groups", "clients"):
-        written = data.get(part)
-        if isinstance(written, list | tuple):
-            yield from written
-
-
-def _names_a_class(policy: Any) -> bool:
-    """Whether a group or client, as written or as a model, names a priority class."""
-    exceeded = _member(policy, "when_exceeded")
-    return bool(_member(policy, "priority") or _member(exceeded, "priority"))
-
-
-def _member(part: Any, key: str) -> Any:
-    return part.get(key) if isinstance(part, dict) else getattr(part, key, None)

@@ -149,11 +149,7 @@ class _Translation:
         return document.with_entries(usage_sinks=base.with_entries(**added))
 
     def _has_placeholders(self, plugin: Mapping, index: int) -> bool:
-        unwritten = [
-            key
-            for key in _LOG_ANALYTICS
-            if isinstance(value := plugin.get(key), Scalar) and PLACEHOLDER.fullmatch(value.text or "")
-        ]
+        unwritten = [key for key in _LOG_ANALYTICS if _is_placeholder(plugin.get(key))]
         for key in unwritten:
             self._problem(
                 plugin.entries[key].key_place,
@@ -167,9 +163,8 @@ class _Translation:
         entries = {
             key: plugin.entries[theirs] for theirs, key in _LOG_ANALYTICS.items() if theirs in plugin.entries
         }
-        identity, value = document.entries.get(IDENTITY), document.get(IDENTITY)
-        is_unwritten = isinstance(value, Scalar) and PLACEHOLDER.fullmatch(value.text or "")
-        if identity is not None and not is_unwritten and "client_secret" not in entries:
+        identity = document.entries.get(IDENTITY)
+        if identity is not None and not _is_placeholder(identity.node) and "client_secret" not in entries:
             entries["client_id"] = identity
             self._identity_is_used = True
         return Mapping(plugin.place, entries)
@@ -239,35 +234,30 @@ class _Translation:
             redis = plugin.get("redis") if isinstance(plugin, Mapping) else None
             if redis is None or "state" in document.entries:
                 continue
-            settings = [redis.get(key) for key in _REDIS_KEYS] if isinstance(redis, Mapping) else []
-            if any(isinstance(each, Scalar) and each.unresolved for each in settings):
+            path: KeyPath = ("plugins", index, "redis")
+            settings = {key: redis.get(key) for key in _REDIS_KEYS} if isinstance(redis, Mapping) else {}
+            if any(isinstance(each, Scalar) and each.unresolved for each in settings.values()):
                 continue  # a problem already
-            texts = [each.text for each in settings if isinstance(each, Scalar) and each.text]
-            if len(texts) == len(_REDIS_KEYS):
-                unwritten = [
-                    k for k, text in zip(_REDIS_KEYS, texts, strict=True) if PLACEHOLDER.fullmatch(text)
-                ]
-                if unwritten:
-                    self._problem(
-                        redis.place,
-                        ("plugins", index, "redis", unwritten[0]),
-                        "is still a placeholder",
-                        'write the server\'s, or remove "redis:" if there is one gateway process',
-                    )
-                    return document
-                host, password = texts
-                url = f"rediss://:{quote(password, safe='')}@{host}:{_REDIS_PORT}/0"
-                return document.with_entries(state=Scalar(redis.place, url))
-            missing = [
-                key
-                for key, each in zip(_REDIS_KEYS, settings, strict=False)
-                if not (isinstance(each, Scalar) and each.text)
-            ] or list(_REDIS_KEYS)
-            self._problem(
-                redis.place,
-                ("plugins", index, "redis"),
-                f"{listed(missing)} {'is' if len(missing) == 1 else 'are'} missing",
-                'write it; or, for a server without a password, "state: redis://host:6379/0" at the top',
+            texts = {
+                key: each.text for key, each in settings.items() if isinstance(each, Scalar) and each.text
+            }
+            missing = [key for key in _REDIS_KEYS if key not in texts]
+            if missing:
+                self._problem(
+                    redis.place,
+                    path,
+                    f"{listed(missing)} {'is' if len(missing) == 1 else 'are'} missing",
+                    'write it; or, for a server without a password, "state: redis://host:6379/0" at the top',
+                )
+                continue
+            unwritten = next((key for key, text in texts.items() if PLACEHOLDER.fullmatch(text)), None)
+            if unwritten is not None:
+                advice = 'write the server\'s, or remove "redis:" if there is one gateway process'
+                self._problem(redis.place, (*path, unwritten), "is still a placeholder", advice)
+                return document
+            host, password = texts["redis_host"], quote(texts["redis_password"], safe="")
+            return document.with_entries(
+                state=Scalar(redis.place, f"rediss://:{password}@{host}:{_REDIS_PORT}/0")
             )
         return document
 
@@ -292,7 +282,7 @@ class _Translation:
                 self._ignored.append((place, IDENTITY))
             return aoai
         identity = {"type": Entry(place, Scalar(place, "managed_identity"))}
-        if isinstance(node, Scalar) and node.text and not PLACEHOLDER.fullmatch(node.text):
+        if isinstance(node, Scalar) and node.text and not _is_placeholder(node):
             identity["client_id"] = Entry(place, node)
         elif not (isinstance(node, Scalar) and node.unresolved):
             self._warning(
@@ -312,24 +302,22 @@ class _Translation:
                 'give an endpoint "simulated:" instead of url and key; it answers like the real service',
             )
         endpoints = aoai.get("endpoints")
-        if isinstance(endpoints, Sequence):
-            items = (self._endpoint(item) if isinstance(item, Mapping) else item for item in endpoints.items)
-            aoai = aoai.with_entries(endpoints=Sequence(endpoints.place, tuple(items)))
+        for endpoint in endpoints.items if isinstance(endpoints, Sequence) else ():
+            connections = endpoint.get("connections") if isinstance(endpoint, Mapping) else None
+            if isinstance(connections, Mapping):
+                self._ignore_connections(connections)
         return aoai.with_entries(mock_response=None)
 
-    def _endpoint(self, endpoint: Mapping) -> Mapping:
-        connections = endpoint.get("connections")
-        if isinstance(connections, Mapping):
-            timeouts = connections.get("timeouts")
-            if "limits" in connections.entries:
-                self._ignored.append((connections.entries["limits"].key_place, "connections.limits"))
-            if isinstance(timeouts, Mapping):
-                self._ignored += [
-                    (timeouts.entries[key].key_place, f"connections.timeouts.{key}")
-                    for key in ("write", "pool")
-                    if key in timeouts.entries
-                ]
-        return endpoint
+    def _ignore_connections(self, connections: Mapping) -> None:
+        timeouts = connections.get("timeouts")
+        if "limits" in connections.entries:
+            self._ignored.append((connections.entries["limits"].key_place, "connections.limits"))
+        if isinstance(timeouts, Mapping):
+            self._ignored += [
+                (timeouts.entries[key].key_place, f"connections.timeouts.{key}")
+                for key in ("write", "pool")
+                if key in timeouts.entries
+            ]
 
     def _name_what_is_ignored(self) -> None:
         if self._ignored:
@@ -354,6 +342,10 @@ def _without_empty_keys(aoai: Mapping) -> Mapping:
         for each in endpoints.items
     )
     return aoai.with_entries(endpoints=Sequence(endpoints.place, items))
+
+
+def _is_placeholder(node: Node | None) -> bool:
+    return isinstance(node, Scalar) and PLACEHOLDER.fullmatch(node.text or "") is not None
 
 
 def _is_empty(node: Node | None) -> bool:

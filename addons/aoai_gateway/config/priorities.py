@@ -4,8 +4,9 @@ The order in which classes are written is their rank. A configuration without an
 all calls, which does not wait, leaves nothing free and has the breaks of the section ``breaks``.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -161,3 +162,30 @@ BUILT_IN: tuple[dict[str, object], ...] = (
 
 BUILT_IN_DEFAULT = "standard"
 """The class of clients that name none, then."""
+
+
+def with_built_in(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the document with the built-in classes, if it has none of its own and something names one."""
+    if data.get("priorities"):
+        return data
+    if data.get("default_priority") is None and not any(map(_names_a_class, _policies(data))):
+        return data
+    return {"default_priority": BUILT_IN_DEFAULT, **data, "priorities": BUILT_IN}
+
+
+def _policies(data: Mapping[str, Any]) -> Iterator[Any]:
+    """Iterate over what is written of groups and clients, before it is validated."""
+    for part in ("groups", "clients"):
+        written = data.get(part)
+        if isinstance(written, list | tuple):
+            yield from written
+
+
+def _names_a_class(policy: Any) -> bool:
+    """Whether a group or client, as written or as a model, names a priority class."""
+    exceeded = _member(policy, "when_exceeded")
+    return bool(_member(policy, "priority") or _member(exceeded, "priority"))
+
+
+def _member(part: Any, key: str) -> Any:
+    return part.get(key) if isinstance(part, dict) else getattr(part, key, None)

@@ -16,7 +16,7 @@ class Listen(Model):
     """Where clients reach the gateway."""
 
     host: Name = "127.0.0.1"
-    """The address to listen on; `0.0.0.0` for all."""
+    """The address to listen on; `0.0.0.0` for all of IPv4, `::` for all of IPv6, without IPv4."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     """The port; 0 takes a free one, which the log names."""
     certificate: ExistingFile | None = None

@@ -258,7 +258,9 @@ def _describe(document: Mapping, detail: ErrorDetails) -> Problem:
     if not isinstance(node, Mapping):
         place = node.place
     if kind == "config":
-        return problem(place, path, context["message"], context["suggestion"])
+        written = node.written if isinstance(node, Scalar) else None
+        source = f" (the value of {written})" if written and _VARIABLE.fullmatch(written) else ""
+        return problem(place, path, context["message"] + source, context["suggestion"])
     if kind == "too_short":
         return problem(place, path, "is empty: at least one entry is needed")
     expected = _EXPECTED.get(kind, "something else is expected").format(**context)
@@ -277,6 +279,9 @@ def _right_kind(kind: str, node: Node, path: KeyPath, shown: str | None) -> str 
         in_thousands = any(str(key).endswith("_in_k") for key in path)
         number = without_unit(node.text or "", whole=kind != "float_parsing", in_thousands=in_thousands)
         return f"write {number}" if number else None
+    if path[0] == "clients" and path[-1] == "key" and isinstance(node, Mapping):
+        # An endpoint's key may come from a file or a command.
+        return "a client's key is a text, or ${NAME} of the environment, or a list of them"
     if "a mapping" in _EXPECTED.get(kind, "") and isinstance(path[-1], int):
         text = node.text if isinstance(node, Scalar) and node.written is None and shown else None
         return f'write "- name: {text}"' if text and "name" in _model_at(path).model_fields else None

@@ -130,10 +130,9 @@ class ReplicatedBreaks(Breaks):
 
     def probe_elsewhere(self, backend: Backend, cls: str, call_id: str, now: float) -> None:
         """Note that a peer has sent a call, which is a probe where one is due."""
-        if not self._probes.half_open:
-            return
-        for scope in (backend.key, (backend.key.endpoint, None)):
-            self._probes.lease((scope[0], scope[1]), cls, call_id, now)
+        endpoint, standin = backend.key
+        self.probes.lease((endpoint, standin), cls, call_id, now)
+        self.probes.lease((endpoint, None), cls, call_id, now)
 
 
 class ReplicatedLiveness(Liveness):

@@ -101,7 +101,7 @@ class Scheduler:
             return
         pool = request.pool
         weights = [1.0] * len(pool)
-        if not self.breaks.is_empty:
+        if self.breaks.in_force:
             open_parts = [self._open_part(backend, request, now) for backend in pool]
             weights = open_parts if any(open_parts) else weights
         capacities = [self.capacities.of(backend, request.deployment) for backend in pool]
@@ -130,7 +130,8 @@ class Scheduler:
 
     def acquire(self, request: RoutingRequest, backend: Backend, now: float) -> bool:
         """Give a backend to a call that is about to be sent there; False if it is not to be had now."""
-        if not self.breaks.is_empty and not self.breaks.may_probe(
+        breaks = self.breaks
+        if (breaks.in_force or breaks.probes.half_open) and not breaks.may_probe(
             backend, request.cls.name, request.call_id, now, request.marks
         ):
             return False
@@ -155,12 +156,11 @@ class Scheduler:
         request.backend = request.capacity = None
         if backend is not None and capacity is not None:
             capacity.undo(request.call_id, now)
-            if request.limited:
-                self._give_back(request, request.tokens)
+            self._give_back(request, request.tokens)
             self.breaks.probe_ended(backend, request.cls.name, request.call_id)
 
     def _give_back(self, request: RoutingRequest, tokens: int) -> None:
-        if tokens > 0:
+        if tokens > 0 and request.limited:
             self.client_shares.give_back(request.cls.name, request.client, tokens, request.given)
 
     def is_free(self, request: RoutingRequest) -> bool:
@@ -315,9 +315,7 @@ class Scheduler:
     def waiting(self, deployment: str) -> list[RoutingRequest]:
         """Return the calls that wait for a deployment, by arrival."""
         queue = self._queues.get(deployment)
-        return (
-            sorted(queue.requests.values(), key=lambda request: request.arrived) if queue is not None else []
-        )
+        return sorted(queue.requests.values(), key=lambda each: each.arrived) if queue is not None else []
 
     def _queue(self, request: RoutingRequest) -> _Queue:
         queue = self._queues.get(request.queue_name)
@@ -363,7 +361,8 @@ class Scheduler:
             # Where nothing depends on them, its figures are only looked at now and then.
             if request.limited or request.strategy == "most_headroom" or capacity.is_stale(now):
                 capacity.learn(request.call_id, own_rate_limits(headers), now)
-            self.breaks.probe_succeeded(backend, request.cls.name, request.call_id)
+            if self.breaks.probes.half_open:
+                self.breaks.probe_succeeded(backend, request.cls.name, request.call_id)
             if self.suspicions.witnesses:
                 self.suspicions.acquit(*backend.key, sent)
 
@@ -387,7 +386,8 @@ class Scheduler:
             if used_tokens and used_tokens < request.tokens and request.expected is not None:
                 parts, at = request.expected
                 self.demands.give_back(request.cls, parts, 1 - used_tokens / request.tokens, at)
-            self.breaks.probe_ended(backend, request.cls.name, request.call_id)
+            if self.breaks.probes.half_open:
+                self.breaks.probe_ended(backend, request.cls.name, request.call_id)
             self.liveness(backend, request.deployment).ended(request.call_id)
 
     def close(self, request: RoutingRequest, now: float) -> None:

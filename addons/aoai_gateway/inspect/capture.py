@@ -121,6 +121,7 @@ def why_left_out(flow: Flow) -> str | None:
     A dump file holds everything that was seen: failed attempts beside their calls, refusals, calls that were
     cut off, health checks of other addons. To make the calls again (`aoai-gateway rerun`, ``server_replay``),
     only those count that a backend has answered to the end.
+
     What another proxy has captured knows no outcome: there, any answer below 400 counts.
     """
     if not isinstance(flow, HTTPFlow):

@@ -16,7 +16,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from mitmproxy import contentviews, ctx, exceptions, flow, http
+from mitmproxy import ctx, exceptions, flow, http
 from mitmproxy.hooks import UpdateHook
 from mitmproxy.proxy.layers.http import (
     HttpRequestHeadersHook,
@@ -30,7 +30,7 @@ from aoai_gateway.inspect.annotate import COMPARED
 from aoai_gateway.inspect.asked import last_words
 from aoai_gateway.inspect.client_replay import aimed, as_call, deployment_of, play
 from aoai_gateway.inspect.said import Said, said, unread
-from aoai_gateway.inspect.views.contentviews import facts_of
+from aoai_gateway.inspect.views.contentviews import facts_in
 from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.wire.content_coding import readable
@@ -175,7 +175,7 @@ def said_in(flow: http.HTTPFlow) -> Said:
     if response is None or response.raw_content is None:
         return unread(flow)
     data = readable(response.raw_content, response.headers.get("content-encoding"))
-    return said(data, facts_of(contentviews.make_metadata(response, flow)))
+    return said(data, facts_in(flow, response))
 
 
 def _asked(request: http.Request) -> str:
@@ -186,6 +186,8 @@ def _asked(request: http.Request) -> str:
         return ""
     return last_words(body) if isinstance(body, Mapping) else ""
 
+
+# --- laid out as text ----------------------------------------------------------------------------------
 
 WIDTH = 74
 """Columns of the whole text: what fits beside mitmweb's flow list in a window of 1,280 pixels."""

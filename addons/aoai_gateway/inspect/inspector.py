@@ -31,6 +31,15 @@ if TYPE_CHECKING:
 FLOW_ENDS = ("response", "error")
 """mitmproxy's events at the end of a flow. Without a listener, a failed attempt's flow is not seen."""
 
+BETWEEN = 1e-6
+"""Seconds by which a failed attempt follows its call, and the attempt before it, in a flow list."""
+
+MOST_RESPONSES = 10_000
+"""Responses whose conversation is remembered."""
+
+LONGEST_CONVERSATION = 128
+"""Characters of a conversation's name."""
+
 
 class Inspector:
     """Writes comments, markers, metadata and stories on flows, and shows failed attempts as flows.
@@ -97,10 +106,6 @@ class InspectedCall:
             say(flow, call, notes, conversation)
 
 
-BETWEEN = 1e-6
-"""Seconds by which a failed attempt follows its call, and the attempt before it, in a flow list."""
-
-
 async def show_attempt(addons: AddonManager, failed: AttemptFailed) -> None:
     """Have mitmproxy's addons see the flow of a failed attempt."""
     shown = attempt_flow(failed)
@@ -125,13 +130,6 @@ def attempt_flow(failed: AttemptFailed) -> http.HTTPFlow:
         shown.error = Error(failed.attempt.reason)
     annotate_attempt(shown, failed.call, failed.attempt)
     return shown
-
-
-MOST_RESPONSES = 10_000
-"""Responses whose conversation is remembered."""
-
-LONGEST_CONVERSATION = 128
-"""Characters of a conversation's name."""
 
 
 class Conversations:

@@ -21,7 +21,6 @@ from aoai_gateway.wire.gateway_error import GatewayError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mitmproxy import flow, http
     from mitmproxy.contentviews import Metadata, SyntaxHighlight
     from mitmproxy.flow import Flow
 
@@ -31,6 +30,9 @@ NOT_CHOSEN = 0.1
 """Below every view of the content itself: it is there to be picked."""
 
 NOT_OURS = -1.0
+
+LARGEST = 1024 * 1024
+"""Bytes of a call that are written on the event loop."""
 
 HIGHLIGHT: dict[str, SyntaxHighlight] = {"python": "none", "js": "javascript", "curl": "none"}
 
@@ -110,11 +112,7 @@ class ComparisonContentview(contentviews.Contentview):
         return CHOSEN if is_one and isinstance(metadata.http_message, http.Response) else NOT_OURS
 
 
-LARGEST = 1024 * 1024
-"""Bytes of a call that are written on the event loop."""
-
-
-def written(language: str, shown: flow.Flow) -> str:
+def written(language: str, shown: Flow) -> str:
     """Write a flow's call as code, on the event loop, where mitmproxy asks for it.
 
     Raises CommandError where it is no call, is large, or the format is unknown.
@@ -131,13 +129,13 @@ def written(language: str, shown: flow.Flow) -> str:
         raise exceptions.CommandError(error.message) from None
 
 
-def head_of(shown: flow.Flow, call: http.HTTPFlow) -> snippets.Request:
+def head_of(shown: Flow, call: http.HTTPFlow) -> snippets.Request:
     """Return the request of a flow without its body; ``call`` is what `as_call` makes of the flow."""
     headers = tuple((k, v) for k, v in call.request.headers.items(multi=True))
     return snippets.Request(address_of(shown, call), call.request.method, call.request.path, headers, b"")
 
 
-def address_of(shown: flow.Flow, call: http.HTTPFlow) -> str:
+def address_of(shown: Flow, call: http.HTTPFlow) -> str:
     """Return the gateway's address as the client of a flow knows it."""
     connection = shown.client_conn
     scheme = "https" if connection.tls else "http"

@@ -202,7 +202,7 @@ class EngineDriver:
                     held=here.held,
                 )
                 if isinstance(raw, bytes)
-                else gateway.read_upload(self._client, target, content_type, raw, wanted)
+                else gateway.reader.read_upload(self._client, target, content_type, raw, wanted)
             )
         except GatewayError as error:
             return effects.Refused(here.now(), error.without_frames())

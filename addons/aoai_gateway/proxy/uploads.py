@@ -54,4 +54,4 @@ async def _next_block(
                     return None
         finally:
             taken.cancel()
-        return await here.gateway.disk.run(here.call.client.name, BLOCK, next, blocks, None)
+        return await here.gateway.reader.disk.run(here.call.client.name, BLOCK, next, blocks, None)

@@ -107,9 +107,8 @@ def _everywhere(config: Config, client: Client) -> _Everywhere:
     kept: dict[str, _Everywhere] = config.derived.setdefault(_Everywhere, {})
     found = kept.get(client.name)
     if found is None:
-        over_all = {kind: amounts.total for kind, amounts in client.amounts() if amounts.total is not None}
         found = kept[client.name] = _Everywhere(
-            Quota(None, **over_all) if over_all else None,
+            _quota_at(client, None),
             Quota(None, **dict(client.per_user.limits())) if client.per_user else None,
             budget_of(client),
             _endpoints(config, client),
@@ -120,12 +119,7 @@ def _everywhere(config: Config, client: Client) -> _Everywhere:
 def effective_policy(config: Config, client: Client, deployment: str) -> EffectivePolicy:
     """Return a client's policy at a deployment, also at one that it may not use."""
     everywhere = _everywhere(config, client)
-    limits = {
-        kind: amounts.deployments[deployment]
-        for kind, amounts in client.amounts()
-        if deployment in amounts.deployments
-    }
-    here = Quota(deployment, **limits) if limits else None
+    here = _quota_at(client, deployment)
     return EffectivePolicy(
         client=client.name,
         deployment=deployment,
@@ -143,15 +137,19 @@ def effective_policy(config: Config, client: Client, deployment: str) -> Effecti
 
 def quotas_of(client: Client) -> tuple[Quota, ...]:
     """Return all quotas of a client: the one over all first, then one for each deployment that is named."""
-    limits: dict[str | None, dict[str, int]] = {}
+    named = sorted({name for _, amounts in client.amounts() for name in amounts.deployments})
+    quotas = (_quota_at(client, deployment) for deployment in (None, *named))
+    return tuple(quota for quota in quotas if quota is not None)
+
+
+def _quota_at(client: Client, deployment: str | None) -> Quota | None:
+    """Return a client's quota at a deployment, or over all of them (None)."""
+    limits: dict[str, int] = {}
     for kind, amounts in client.amounts():
-        if amounts.total is not None:
-            limits.setdefault(None, {})[kind] = amounts.total
-        for deployment, amount in amounts.deployments.items():
-            limits.setdefault(deployment, {})[kind] = amount
-    over_all = limits.pop(None, None)
-    named = tuple(Quota(deployment, **of) for deployment, of in sorted(limits.items(), key=str))
-    return ((Quota(None, **over_all),) if over_all else ()) + named
+        limit = amounts.total if deployment is None else amounts.deployments.get(deployment)
+        if limit is not None:
+            limits[kind] = limit
+    return Quota(deployment, **limits) if limits else None
 
 
 def _has_limit(policy: Policy, deployment: str) -> bool:

@@ -187,16 +187,6 @@ class Decision(NamedTuple):
         """The limit that takes longest to make room; None when admitted."""
         return None if self.admitted else max(self.standings, key=_WAIT)
 
-    @property
-    def tokens(self) -> Standing | None:
-        """The token limit with the least left: the one that the client has to plan with."""
-        return self._tightest(tokens=True)
-
-    @property
-    def requests(self) -> Standing | None:
-        """The request limit with the least left."""
-        return self._tightest(tokens=False)
-
     def headers(self) -> tuple[tuple[str, str], ...]:
         """Return `x-ratelimit-limit|remaining|reset-tokens|requests`, reset in whole seconds, rounded up.
 
@@ -204,7 +194,8 @@ class Decision(NamedTuple):
         out, and so is the reset of a limit of 0.
         """
         written: list[tuple[str, str]] = []
-        for what, standing in (("requests", self.requests), ("tokens", self.tokens)):
+        for what in ("requests", "tokens"):
+            standing = self.tightest(tokens=what == "tokens")
             if standing is not None:
                 written.append((f"x-ratelimit-limit-{what}", str(standing.limit)))
                 written.append((f"x-ratelimit-remaining-{what}", str(standing.remaining)))
@@ -212,7 +203,8 @@ class Decision(NamedTuple):
                     written.append((f"x-ratelimit-reset-{what}", str(math.ceil(standing.reset))))
         return tuple(written)
 
-    def _tightest(self, *, tokens: bool) -> Standing | None:
+    def tightest(self, *, tokens: bool) -> Standing | None:
+        """Return the limit of tokens, or of requests, with the least left: the one to plan with."""
         found = None
         for each in self.standings:
             if each.kind.counts_tokens is not tokens or each.in_money:

@@ -92,8 +92,9 @@ class Breaks:
     """
 
     def __init__(self, probes: int = 1, probe_seconds: float = 10.0) -> None:
-        self._breaks: dict[Scope, dict[tuple[str, str | None], Break]] = {}
-        self._probes = Probes(probes, probe_seconds)
+        # Where nothing is in a break or half open, nothing else in here is to be asked.
+        self.in_force: dict[Scope, dict[tuple[str, str | None], Break]] = {}
+        self.probes = Probes(probes, probe_seconds)
         self._classes: frozenset[str] = frozenset()
         """The classes for which breaks were opened last."""
         self.any_for_some = False
@@ -103,18 +104,13 @@ class Breaks:
 
     def listen(self, heard: Callable[[Scope], float]) -> None:
         """Have it told when something last came from a backend or endpoint (seconds, -inf: never)."""
-        self._probes.heard = heard
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no backend is in a break or half open."""
-        return not self._breaks and not self._probes.half_open
+        self.probes.heard = heard
 
     def open(self, scope: Scope, brk: Break) -> None:
         """Open a break; of several on one scope the one that ends last counts. No half-open state follows."""
-        kept = {c: b for c, b in self._breaks.get(scope, {}).items() if b.until > brk.since}
+        kept = {c: b for c, b in self.in_force.get(scope, {}).items() if b.until > brk.since}
         _keep(kept, brk)
-        self._breaks[scope] = kept
+        self.in_force[scope] = kept
         self.any_for_some = self.any_for_some or brk.only is not None
 
     def open_for(self, failed: FailedCall, lengths: Mapping[str, BreakLengths]) -> dict[str, float]:
@@ -126,11 +122,11 @@ class Breaks:
         backend lacks room, multipliers above 1 do not count, if there is a hint.
         """
         scope, now, hint, reason, call_id, lacks_room, refuses_us = failed
-        kept = {c: b for c, b in self._breaks.get(scope, {}).items() if b.until > now}
+        kept = {c: b for c, b in self.in_force.get(scope, {}).items() if b.until > now}
         self._classes = frozenset(lengths)
         opened = {}
         for cls, length in lengths.items():
-            failures = self._probes.begin(scope, cls, call_id, now, lacks_room=lacks_room)
+            failures = self.probes.begin(scope, cls, call_id, now, lacks_room=lacks_room)
             seconds, doublings = length.length(hint), failures
             if hint and lacks_room:
                 seconds = min(seconds, max(hint, length.floor))
@@ -147,24 +143,24 @@ class Breaks:
             brk = Break(now, now + opened[cls], told, call_id, cls, lacks_room=knows, refuses_us=refuses_us)
             _keep(kept, brk)
         # A probe of a standin may have found that the whole endpoint is out: it is over all the same.
-        self._probes.release_all(scope[0], call_id)
-        self._breaks[scope] = kept
+        self.probes.release_all(scope[0], call_id)
+        self.in_force[scope] = kept
         return opened
 
     def withdraw(self, scope: Scope, call_id: str) -> None:
         """Take back the breaks that this call opened, and their half-open states; others stay."""
-        self._probes.undo(scope, call_id)
-        breaks = self._breaks.get(scope)
+        self.probes.undo(scope, call_id)
+        breaks = self.in_force.get(scope)
         if breaks is not None:
             for key in [key for key in breaks if key[0] == call_id]:
                 del breaks[key]
             if not breaks:
-                del self._breaks[scope]
+                del self.in_force[scope]
 
     def close(self, scope: Scope) -> None:
         """End all breaks and half-open states of a scope."""
-        self._breaks.pop(scope, None)
-        self._probes.end(scope)
+        self.in_force.pop(scope, None)
+        self.probes.end(scope)
 
     def credential_changed(self, endpoint: str, now: float) -> tuple[Scope, ...]:
         """End the breaks of an endpoint that did not accept its credential. Returns scopes with none left.
@@ -173,13 +169,13 @@ class Breaks:
         """
         self._credentials_since[endpoint] = now
         ended = []
-        for scope in [scope for scope in self._breaks if scope[0] == endpoint]:
-            breaks = self._breaks[scope]
+        for scope in [scope for scope in self.in_force if scope[0] == endpoint]:
+            breaks = self.in_force[scope]
             kept = {key: brk for key, brk in breaks.items() if not brk.refuses_us}
             if not any(brk.until > now for brk in breaks.values() if brk.refuses_us):
                 continue
             if kept:
-                self._breaks[scope] = kept
+                self.in_force[scope] = kept
             else:
                 ended.append(scope)
                 self.close(scope)
@@ -191,9 +187,9 @@ class Breaks:
 
     def half_open(self, scope: Scope) -> None:
         """End a scope's breaks before their time; one call of each class finds out whether it is well."""
-        for brk in self._breaks.pop(scope, {}).values():
+        for brk in self.in_force.pop(scope, {}).values():
             if brk.cls is not None:
-                self._probes.ensure(scope, brk.cls)
+                self.probes.ensure(scope, brk.cls)
 
     def on(
         self, backend: Backend, now: float, cls: str | None = None, marks: Collection[str] = ()
@@ -204,7 +200,7 @@ class Breaks:
         without them, breaks that are for all count.
         A backend whose break is over may be half open: ask `may_probe` before sending.
         """
-        if not self._breaks:
+        if not self.in_force:
             return None
         endpoint, standin = backend.key
         own = self.at((endpoint, standin), now, cls, marks)
@@ -228,24 +224,22 @@ class Breaks:
         brk = self.on(backend, now, cls, marks)
         if brk is not None:
             return brk.remaining(now)
-        if not self._probes.half_open:
+        if not self.probes.half_open:
             return 0.0
-        return max(self._probes.wait(scope, cls, call_id, now) for scope in _scopes(backend))
+        return max(self.probes.wait(scope, cls, call_id, now) for scope in _scopes(backend))
 
     def is_half_open(self, backend: Backend, cls: str) -> bool:
         """Whether the backend has had a break since this class last succeeded there."""
-        if not self._probes.half_open:
-            return False
-        return any(self._probes.on(scope, cls) for scope in _scopes(backend))
+        return any(self.probes.on(scope, cls) for scope in _scopes(backend))
 
     def is_unknown(self, backend: Backend, cls: str, now: float, told_at: float = -math.inf) -> bool:
         """Whether it is half open, and has let in no call of this class since.
 
         ``told_at``: when the last call was sent whose answer has told how much room there is. It is as good.
         """
-        if not self._probes.half_open:
+        if not self.probes.half_open:
             return False
-        return any(self._probes.is_unknown(scope, cls, now, told_at) for scope in _scopes(backend))
+        return any(self.probes.is_unknown(scope, cls, now, told_at) for scope in _scopes(backend))
 
     # --- half open --------------------------------------------------------------------------------
 
@@ -260,10 +254,8 @@ class Breaks:
         """
         if self.when(backend, cls, now, call_id, marks) > 0:
             return False
-        if not self._probes.half_open:
-            return True
         for scope in _scopes(backend):
-            self._probes.lease(scope, cls, call_id, now)
+            self.probes.lease(scope, cls, call_id, now)
         return True
 
     def probe_succeeded(self, backend: Backend, cls: str, call_id: str) -> None:
@@ -271,18 +263,14 @@ class Breaks:
 
         So every success can be reported. A call that began before the break shows nothing about now.
         """
-        if not self._probes.half_open:
-            return
         for scope in _scopes(backend):
-            if self._probes.holds(scope, cls, call_id):
-                self._probes.end(scope, cls)
+            if self.probes.holds(scope, cls, call_id):
+                self.probes.end(scope, cls)
 
     def probe_ended(self, backend: Backend, cls: str, call_id: str) -> None:
         """Let another probe go: this call ended without telling anything (its client hung up)."""
-        if not self._probes.half_open:
-            return
         for scope in _scopes(backend):
-            self._probes.release(scope, cls, call_id)
+            self.probes.release(scope, cls, call_id)
 
     def at(
         self, scope: Scope, now: float, cls: str | None = None, marks: Collection[str] = ()
@@ -291,11 +279,11 @@ class Breaks:
 
         ``marks``: breaks that are for calls with one of them count, too.
         """
-        breaks = self._breaks.get(scope)
+        breaks = self.in_force.get(scope)
         if not breaks:
             return None
         if all(b.until <= now for b in breaks.values()):
-            del self._breaks[scope]
+            del self.in_force[scope]
             return None
         if self._classes and cls not in self._classes:
             # A reload has renamed or added it since: the breaks of the others count for it.
@@ -311,16 +299,16 @@ class Breaks:
         """Return the breaks of a backend that keep only some calls from it."""
         if not self.any_for_some:
             return []
-        held = (brk for scope in _scopes(backend) for brk in self._breaks.get(scope, {}).values())
+        held = (brk for scope in _scopes(backend) for brk in self.in_force.get(scope, {}).values())
         return [brk for brk in held if brk.only is not None and brk.until > now]
 
     def scopes(self) -> Iterator[Scope]:
         """Iterate over all that is in a break or half open."""
-        yield from dict.fromkeys((*self._breaks, *self._probes.half_open))
+        yield from dict.fromkeys((*self.in_force, *self.probes.half_open))
 
     def all(self) -> Iterator[tuple[Scope, Break]]:
         """Iterate over all breaks, those of single classes and ended ones included."""
-        for scope, breaks in list(self._breaks.items()):
+        for scope, breaks in list(self.in_force.items()):
             for brk in list(breaks.values()):
                 yield scope, brk
 

@@ -22,7 +22,7 @@ from aoai_gateway.tokens.models import family_of
 from aoai_gateway.tokens.prompt import Prompt
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.batch_file import Lines, LineTooLongError, whole_lines
-from aoai_gateway.wire.bodies import decode_body, is_read_elsewhere, parse_body
+from aoai_gateway.wire.bodies import decode_body, is_read_elsewhere, parse_body, parse_upload
 from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.request_body import RequestBody
 from aoai_gateway.wire.stored import BLOCK
@@ -39,6 +39,12 @@ logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 60.0
 """The time in which a body has its turn and is read. 100 MB made to be slow take about ten."""
+
+LINES_SECONDS = 300.0
+"""The time for reading the lines of a batch's input file. 200 MB take about seven."""
+
+UPLOAD_SECONDS = 60.0
+"""The time for reading an upload's form; a gigabyte takes some seconds."""
 
 SHORTER = 1024 * 1024
 """Bytes of a body, at most, that is read in the process for the shorter ones: in some 50 ms at most."""
@@ -137,6 +143,8 @@ class BodyReader:
         self._patience = patience
         self._shorter, self._longer = _Worker(command), _Worker(command)
         self._threads = FairThreads()
+        self.disk = FairThreads()
+        """The threads for reading uploads on disk."""
 
     async def parse(
         self,
@@ -180,6 +188,28 @@ class BodyReader:
 
         return unpack
 
+    async def read_upload(
+        self,
+        client: str,
+        target: Target,
+        content_type: str | None,
+        stored: Stored,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> RequestBody:
+        """Read the facts of a client's upload on disk, in a thread. Raises GatewayError.
+
+        The lines of a batch's input file are read in a process. ``wanted``: see `parse`.
+        """
+        try:
+            async with asyncio.timeout(UPLOAD_SECONDS):
+                body = await self.disk.run(client, len(stored), parse_upload, target, content_type, stored)
+            if body.edits.file is None:
+                return body
+            async with asyncio.timeout(LINES_SECONDS):
+                return body.with_lines(await self.read_file(stored, body.edits.file, wanted, client=client))
+        except TimeoutError:
+            raise errors.unavailable("The gateway has too many uploads to read.") from None
+
     async def read_file(
         self,
         body: Stored,
@@ -205,6 +235,7 @@ class BodyReader:
     async def close(self) -> None:
         """End the processes, and their jobs."""
         self._threads.close()
+        self.disk.close()
         await asyncio.gather(self._shorter.process.close(), self._longer.process.close())
 
     async def _decode(

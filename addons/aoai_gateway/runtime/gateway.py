@@ -45,7 +45,6 @@ from aoai_gateway.usage.record import usage_record
 from aoai_gateway.usage.sinks import Sinks
 from aoai_gateway.usage.traffic import Traffic
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.bodies import parse_upload
 from aoai_gateway.wire.secrets import Credential, Grant, digest_of, looks_minted
 
 if TYPE_CHECKING:
@@ -66,20 +65,11 @@ if TYPE_CHECKING:
     from aoai_gateway.runtime.opened_ahead import Opened
     from aoai_gateway.state import State
     from aoai_gateway.wire.masking import KnownSecrets
-    from aoai_gateway.wire.request_body import RequestBody
-    from aoai_gateway.wire.stored import Stored
-    from aoai_gateway.wire.targets import Target
 
 ACTIONS_KEPT = 20
 
 NO_PAGES = Cors()
 NO_CONFIGURATION_LIMITS = Limits()
-
-LINES_SECONDS = 300.0
-"""The time for reading the lines of a batch's input file. 200 MB take about seven."""
-
-UPLOAD_SECONDS = 60.0
-"""The time for reading an upload's form; a gigabyte takes some seconds."""
 
 CLOCK_STEP_SECONDS = 1.0
 """The least step forward of the system's clock that is followed."""
@@ -140,8 +130,6 @@ class Gateway:
         self.threads = FairThreads()
         """The threads for long work: counting tokens, decoding answers."""
         self.counting = TokenCounting(self.counter, self.reader, self.threads)
-        self.disk = FairThreads()
-        """The threads for reading uploads on disk."""
         self.connections = Connections()
         """The clients' connections that are open."""
         self.opened_ahead: OpenedAhead[Opened] = OpenedAhead(clock.monotonic, lambda: self.heard.plugins_open)
@@ -248,7 +236,6 @@ class Gateway:
         self.engine.shared.unfinished.close()
         await self.reader.close()
         self.threads.close()
-        self.disk.close()
         await self.credentials.close()
         if self.verifier is not None:
             await self.verifier.close()
@@ -312,30 +299,6 @@ class Gateway:
         if decision.admitted:
             self.reservations[reservation.id] = reservation
         return decision
-
-    async def read_upload(
-        self,
-        client: str,
-        target: Target,
-        content_type: str | None,
-        stored: Stored,
-        wanted: Callable[[], bool] = lambda: True,
-    ) -> RequestBody:
-        """Read the facts of a client's upload on disk, in a thread. Raises GatewayError.
-
-        The lines of a batch's input file are read in a process. ``wanted``: see `BodyReader.parse`.
-        """
-        try:
-            async with asyncio.timeout(UPLOAD_SECONDS):
-                body = await self.disk.run(client, len(stored), parse_upload, target, content_type, stored)
-            if body.edits.file is None:
-                return body
-            async with asyncio.timeout(LINES_SECONDS):
-                return body.with_lines(
-                    await self.reader.read_file(stored, body.edits.file, wanted, client=client)
-                )
-        except TimeoutError:
-            raise errors.unavailable("The gateway has too many uploads to read.") from None
 
     def settle(self, effect: Book | Settle | Cancel) -> None:
         """Settle or cancel a booking, or make it anew; a shared store gets it in a task of its own."""

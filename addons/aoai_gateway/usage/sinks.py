@@ -32,6 +32,9 @@ MEGABYTE = 1_000_000
 EXTRAS = {"otlp": ("otel", ("opentelemetry.sdk", "opentelemetry.proto", "requests"))}
 """What a kind of sink needs: the extra of this package, and the modules that it brings."""
 
+MOST_HELD = 1_000
+"""Records from before the first configuration that are kept for its sinks."""
+
 REQUEST_SECONDS = 1.0
 """The time for which the records of a request to elsewhere gather."""
 
@@ -74,12 +77,14 @@ class Sinks:
         """Those that usage records go to."""
         self.prompts: tuple[RecordPrompts, Sink[Record]] | None = None
         """The one that prompts go to, and its settings."""
+        self._held: list[Record] | None = []
+        """Records from before there is a configuration; None once there was one."""
         self._counted: list[AnySink] = []
         """All that are open, or about to be closed."""
         self._ended: dict[str, tuple[int, int]] = {}
         """The records that closed sinks wrote and lost, by the sink's name."""
         self._lock = threading.Lock()
-        """Guards these two, which are read and changed in several threads."""
+        """Guards these three, which are read and changed in several threads."""
 
     def __iter__(self) -> Iterator[AnySink]:
         return iter(self._open.values())
@@ -90,8 +95,13 @@ class Sinks:
 
     def put(self, records: Iterable[Record]) -> None:
         """Give records to all; never blocks. Raises TypeError, before one has any, as `line_of` does."""
+        found = list(records)
+        with self._lock:
+            if self._held is not None and not self._open:
+                self._held += found[: MOST_HELD - len(self._held)]
+                return
         batch = self.batch()
-        for record in records:
+        for record in found:
             batch.add(record)
         batch.hand_over()
 
@@ -128,6 +138,10 @@ class Sinks:
         with self._lock:
             self._counted += made.values()
         self._use({key: before.get(key) or made[key] for key in wanted})
+        with self._lock:
+            held, self._held = self._held, None
+        if held:
+            self.put(held)
         return [sink for key, sink in before.items() if key not in wanted]
 
     def _use(self, sinks: dict[Key, AnySink]) -> None:

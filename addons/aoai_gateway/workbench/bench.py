@@ -8,11 +8,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mitmproxy import contentviews
-
 from aoai_gateway.inspect.client_replay import places
 from aoai_gateway.inspect.said import unread
-from aoai_gateway.inspect.views.contentviews import facts_of
+from aoai_gateway.inspect.views.contentviews import facts_in
 from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.rerun import expectations, judge
 from aoai_gateway.rerun.case_set import PATHS
@@ -135,7 +133,7 @@ class Bench:
 async def _checked(flow: HTTPFlow, expected: Sequence[Mapping[str, Any]]) -> Checked:
     response, noted, facts = flow.response, flow.metadata, None
     if response is not None and response.raw_content is not None:
-        seen = facts_of(contentviews.make_metadata(response, flow))
+        seen = facts_in(flow, response)
         facts = Facts(seen.operation, seen.deployment, seen.status, seen.content_type)
     known = {
         "error": unread(flow).text if response is None else "",

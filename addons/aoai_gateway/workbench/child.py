@@ -3,7 +3,7 @@
 A prompt of 20 MB takes a second to decode, holding the interpreter's lock all that time, so a thread is no
 help; and a regular expression of a case may take for ever. Such work is a pure function. The process is
 started for one call of it, is told function and arguments on its standard input, and is killed when its time
-is over. It gets no environment but the language, so it knows no keys.
+is over. It gets no environment but the language, so it knows no keys. Small bodies are read here.
 """
 
 from __future__ import annotations
@@ -58,26 +58,6 @@ async def by_size(size: int, function: Callable[..., Any], *arguments: Any) -> A
     return _called(function, arguments)
 
 
-async def perform(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function of a module in a process of its own. Raises as `by_size`."""
-    try:
-        await asyncio.wait_for(_room.acquire(), TURN_SECONDS)
-    except TimeoutError:
-        raise ChildError("There is too much to be read at the moment.") from None
-    try:
-        code, answer = await _asked(function, arguments)
-    except TimeoutError:
-        raise ChildError(f"It was given up after {SECONDS:.0f} s.") from None
-    finally:
-        _room.release()
-    if code != 0:
-        raise ChildError("It could not be read.")
-    result, fault = pickle.loads(answer)  # noqa: S301 - written by this very module
-    if fault is not None:
-        raise fault
-    return result
-
-
 async def read(function: Callable[..., Any], messages: Sequence[Message | None], *more: Any) -> Any:
     """Call a function of a module with the decoded bodies of messages, and more arguments.
 
@@ -127,6 +107,26 @@ def _small(message: Message | None) -> bytes | None:
     except NotDecodedError:
         return None
     return content if len(content) <= SMALL else None
+
+
+async def perform(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function of a module in a process of its own. Raises as `by_size`."""
+    try:
+        await asyncio.wait_for(_room.acquire(), TURN_SECONDS)
+    except TimeoutError:
+        raise ChildError("There is too much to be read at the moment.") from None
+    try:
+        code, answer = await _asked(function, arguments)
+    except TimeoutError:
+        raise ChildError(f"It was given up after {SECONDS:.0f} s.") from None
+    finally:
+        _room.release()
+    if code != 0:
+        raise ChildError("It could not be read.")
+    result, fault = pickle.loads(answer)  # noqa: S301 - written by this very module
+    if fault is not None:
+        raise fault
+    return result
 
 
 async def _asked(function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[int, bytes]:

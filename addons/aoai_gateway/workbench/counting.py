@@ -27,6 +27,24 @@ if TYPE_CHECKING:
     from aoai_gateway.tokens import Count, Counter
 
 
+logger = logging.getLogger(__name__)
+
+SECONDS = 30.0
+"""The time in which a job has its turn and is done. The first one waits for the encodings as well."""
+
+IDLE_SECONDS = 300.0
+"""Without a job, after which the process ends; it takes some 130 MB."""
+
+REST_SECONDS = 60.0
+"""After a failure, in which tokens are estimated and nothing is tried again."""
+
+MOST_BYTES = 256 * 1024
+"""The most bytes of a body that is counted while it is edited: that is to take no longer than a pause of its
+edits."""
+
+_COMMAND = command_of("aoai_gateway.workbench.count_worker")
+
+
 @dataclass(frozen=True, slots=True)
 class CountPrompt:
     """Count a prompt as each of the base models does; None: it is not known."""
@@ -67,24 +85,6 @@ def count(counter: Counter, job: CountJob, body: bytes) -> Counted:
     except RecursionError:
         counts = []
     return Counted(counts, counter.encodings.problems)
-
-
-logger = logging.getLogger(__name__)
-
-SECONDS = 30.0
-"""The time in which a job has its turn and is done. The first one waits for the encodings as well."""
-
-IDLE_SECONDS = 300.0
-"""Without a job, after which the process ends; it takes some 130 MB."""
-
-REST_SECONDS = 60.0
-"""After a failure, in which tokens are estimated and nothing is tried again."""
-
-MOST_BYTES = 256 * 1024
-"""The most bytes of a body that is counted while it is edited: that is to take no longer than a pause of its
-edits."""
-
-_COMMAND = command_of("aoai_gateway.workbench.count_worker")
 
 
 class Counting:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mitmproxy import contentviews
-
 from aoai_gateway.inspect.picked_views import story
-from aoai_gateway.inspect.views.contentviews import facts_of
+from aoai_gateway.inspect.views.contentviews import facts_in
 from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.wire.content_coding import NotDecodedError, decode
 from aoai_gateway.wire.secrets import SECRET_HEADERS, redact_target
@@ -50,7 +48,7 @@ async def document(
 
     Those are the members ``request`` and ``answer``, without braces (see `shape.shapes`): they may be large.
     """
-    facts = facts_of(contentviews.make_metadata(flow.response or flow.request, flow))
+    facts = facts_in(flow, flow.response or flow.request)
     asked = Facts(facts.operation, facts.deployment, content_type=facts.content_type, status=facts.status)
     content_type = flow.request.headers.get("content-type", "")
     shown = await child.read(shapes, (flow.request, flow.response), asked, content_type)

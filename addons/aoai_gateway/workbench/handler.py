@@ -63,7 +63,6 @@ _STATUSES: Mapping[type[Exception], int] = {
 }
 """The answers to what is a mistake of the user's, or can be told to them."""
 
-
 FOLDER = Path(__file__).with_name("page")
 INDEX = "index.html"
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}

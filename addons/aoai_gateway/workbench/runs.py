@@ -33,6 +33,21 @@ if TYPE_CHECKING:
     from aoai_gateway.workbench.prompts import Body
 
 LONGEST_NAME = 64
+MOST = 32
+"""Calls of one run; each is paid for."""
+
+AT_ONCE = 6
+LONGEST_SECONDS = 900.0
+MOST_RUNS = 50
+"""Runs that are remembered; their calls are in the list like all others."""
+
+MOST_TEXT = 200_000
+"""Characters of a stream that are passed on as they come; the whole answer can be read at its end."""
+
+LONGEST_EVENT = 1024 * 1024
+"""Bytes of an event that is waited for; a longer one is passed over."""
+
+_TEXT_DELTAS = ("response.output_text.delta", "response.refusal.delta")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +100,6 @@ def _new(operation: str) -> HTTPFlow:
     for name, value in dialect_of(path).headers:
         flow.request.headers[name] = value
     return flow
-
-
-MOST = 32
-"""Calls of one run; each is paid for."""
-
-AT_ONCE = 6
-LONGEST_SECONDS = 900.0
-MOST_RUNS = 50
-"""Runs that are remembered; their calls are in the list like all others."""
-
-MOST_TEXT = 200_000
-"""Characters of a stream that are passed on as they come; the whole answer can be read at its end."""
 
 
 @dataclass(slots=True)
@@ -238,12 +241,6 @@ def _tap(run: Run, entry: Entry, before: Any) -> Callable[[bytes], Any]:
         return passed
 
     return pass_on
-
-
-LONGEST_EVENT = 1024 * 1024
-"""Bytes of an event that is waited for; a longer one is passed over."""
-
-_TEXT_DELTAS = ("response.output_text.delta", "response.refusal.delta")
 
 
 class TextReader:

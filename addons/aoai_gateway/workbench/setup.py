@@ -35,6 +35,7 @@ FOLDER = "prompt-sets"
 class QuietIntercept(Intercept):
     """mitmproxy's, which copies its options for each event of a call even if nothing is to be held."""
 
+    name = "intercept"  # it stands for mitmproxy's, and is looked for by its name
     gateway_asks = True  # it reads flows for a filter, which is the workbench's
 
     def should_intercept(self, f: Flow) -> bool:

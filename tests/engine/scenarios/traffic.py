@@ -466,5 +466,5 @@ def traffic(
 
 
 def _half_open(here: Traffic) -> Iterator[Any]:
-    for classes in here.engine.breaks._probes.half_open.values():
+    for classes in here.engine.breaks.probes.half_open.values():
         yield from classes.values()

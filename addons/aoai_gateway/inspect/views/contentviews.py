@@ -128,6 +128,11 @@ def facts_of(metadata: Metadata) -> Facts:
     )
 
 
+def facts_in(flow: http.HTTPFlow, message: http.Message) -> Facts:
+    """What a flow tells about one of its messages."""
+    return facts_of(contentviews.make_metadata(message, flow))
+
+
 def _show_soon(edited: flow.Flow) -> None:
     """Have the console draw the flow again once it has its new content: by itself, it does not."""
     with contextlib.suppress(RuntimeError):  # no event loop, and so no viewer

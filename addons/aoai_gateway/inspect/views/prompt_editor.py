@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mitmproxy import contentviews
 from mitmproxy.http import HTTPFlow
 from mitmproxy.tools.web.app import RequestHandler
 from tornado import web
 
 from aoai_gateway.inspect.views import prompt
-from aoai_gateway.inspect.views.contentviews import facts_of
+from aoai_gateway.inspect.views.contentviews import facts_in
 from aoai_gateway.inspect.views.shapes import Unreadable, decode
 from aoai_gateway.inspect.views.yaml_reader import EditError
 
@@ -90,7 +89,7 @@ class EditHandler(RequestHandler):
         if not isinstance(flow, HTTPFlow):
             raise web.HTTPError(404)
         body = flow.request.get_content(strict=False) or b""
-        return flow, body, facts_of(contentviews.make_metadata(flow.request, flow))
+        return flow, body, facts_in(flow, flow.request)
 
 
 def extend(application: Application) -> None:
