@@ -56,9 +56,9 @@ from aoai_gateway.engine.engine import Engine
 from aoai_gateway.quota.counters import Counters
 from aoai_gateway.routing.backends import Backend, RoutingTable
 from aoai_gateway.tokens import Counter
+from aoai_gateway.wire.backend_errors import Refusal
 from aoai_gateway.wire.bodies import parse_body
-from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.refusals import Refusal
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.targets import parse_target
 from aoai_gateway.wire.usage import Usage
 

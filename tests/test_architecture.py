@@ -260,7 +260,7 @@ def test_imports_go_one_way() -> None:
 
 def test_there_are_no_circles() -> None:
     imported = imports_of_modules()
-    assert "aoai_gateway.wire.errors" in imported["aoai_gateway.engine.engine"]
+    assert "aoai_gateway.wire.gateway_error" in imported["aoai_gateway.engine.engine"]
     assert circles(imported) == []
 
 

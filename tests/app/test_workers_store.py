@@ -122,7 +122,7 @@ def test_a_store_without_its_budgets_does_not_run(
     kill(store)
     store.look(time.monotonic())
     with monkeypatch.context() as machine:
-        machine.setattr("aoai_gateway.state.stored_budgets.put_entries", _refused)
+        machine.setattr("aoai_gateway.app.workers_store.put_budgets", _refused)
         store.look(time.monotonic() + 1)
         assert store._ended() is not None
     # What keeps the file may have met the empty store meanwhile, and written down that nothing was spent.

@@ -15,7 +15,7 @@ from aoai_gateway.config.credential_checks import SHORTEST_KEY
 from aoai_gateway.config.issuers import TokenClaims
 from aoai_gateway.config.loader import Loaded
 from aoai_gateway.identity.claims import ClientIndex, values_of
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 
 type Lines = Callable[..., list[str]]
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from aoai_gateway.config.models import Config
-from aoai_gateway.wire import errors, session_errors, token_errors
+from aoai_gateway.wire import credential_errors, errors, session_messages
 from tests.docs.pages import Page, page
 from tests.e2e import fault_matrix
 from tests.e2e.processes import CHECKOUT
@@ -141,7 +141,8 @@ def error_rows() -> Iterator[tuple[str, str, str]]:
     A line that begins with a space goes on with the meaning of the one before.
     """
     ruler = re.compile(r"^=+ .*=$", re.MULTILINE)
-    tables = (ruler.split(module.__doc__ or "")[2] for module in (errors, session_errors, token_errors))
+    modules = (credential_errors, errors, session_messages)
+    tables = (ruler.split(module.__doc__ or "")[2] for module in modules)
     for line in re.sub(r"\n +", " ", "".join(tables)).splitlines():
         if line:
             code, status, meaning = line.split(maxsplit=2)

@@ -11,7 +11,7 @@ from aoai_gateway.quota.quotas import Reservation
 from aoai_gateway.routing.backends import RoutingTable
 from aoai_gateway.state.memory import MemoryState
 from aoai_gateway.wire.batch_file import read_file
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.stored import InMemory
 from aoai_gateway.wire.targets import parse_target
 from tests.engine_driver import DEPLOYMENT, config, world

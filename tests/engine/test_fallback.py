@@ -26,7 +26,7 @@ from aoai_gateway.engine.effects import (
 from aoai_gateway.inspect.decision_trace import Notes, follow, tell
 from aoai_gateway.routing.backends import Backend
 from aoai_gateway.usage.record import usage_record
-from aoai_gateway.wire.refusals import Refusal
+from aoai_gateway.wire.backend_errors import Refusal
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import RESPONSES, Answer, Block, Trace, World, throttled
 

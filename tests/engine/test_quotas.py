@@ -25,7 +25,7 @@ from aoai_gateway.engine.effects import (
     WaitUntil,
 )
 from aoai_gateway.quota.quotas import Quota, Reservation
-from aoai_gateway.tokens.longest import UNKNOWN_MOST
+from aoai_gateway.tokens.models import UNKNOWN_MOST
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import CHAT, DEPLOYMENT, DROP, Answer, Hang, Trace, World, config, throttled, world
 

@@ -40,8 +40,8 @@ MOST_BYTES_PER_CALL = 2_500
 
 BOUNDED_OTHERWISE = {
     "gateway.engine.admission._users._seen": end_users.MOST_USERS,
-    "gateway.state.counters._accounts": "accounts of these, until nothing is booked on them any more",
-    "gateway.state.counters._looked_at": "the same accounts",
+    "gateway.state._accounts": "accounts of these, until nothing is booked on them any more",
+    "gateway.state._looked_at": "the same accounts",
 }
 """Tables that have bounds of their own, with tests of their own."""
 

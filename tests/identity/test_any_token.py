@@ -19,8 +19,8 @@ from aoai_gateway.config.issuers import Issuer
 from aoai_gateway.identity.jwks import KeySet, read_keys
 from aoai_gateway.identity.renewal import FetchError
 from aoai_gateway.identity.verifier import TokenVerifier, Verified
-from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.token_errors import CODES
+from aoai_gateway.wire.credential_errors import CODES
+from aoai_gateway.wire.gateway_error import GatewayError
 from tests.local_issuer import AUDIENCE, TENANT, rsa_key
 
 ISSUER = "https://issuer.example/realms/test"

@@ -19,10 +19,15 @@ from mitmproxy.certs import Cert
 
 from aoai_gateway.config.clients import digest_of
 from aoai_gateway.config.models import Config
-from aoai_gateway.identity.certificates import ShownCertificate, client_with, read_certificate
-from aoai_gateway.identity.identify import Identified, identify
+from aoai_gateway.identity.identify import (
+    Identified,
+    ShownCertificate,
+    client_with,
+    identify,
+    read_certificate,
+)
 from aoai_gateway.identity.verifier import TokenVerifier
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.secrets import Credential
 
 KEY = "gw-0123456789abcdef0123456789abcdef"

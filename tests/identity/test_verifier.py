@@ -21,9 +21,9 @@ from aoai_gateway.config.issuers import Issuer
 from aoai_gateway.config.models import Config
 from aoai_gateway.identity import jwks, verifier
 from aoai_gateway.identity.verifier import TokenVerifier, Verified
-from aoai_gateway.wire import token_errors
-from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.token_errors import CODES, token_refused
+from aoai_gateway.wire import credential_errors
+from aoai_gateway.wire.credential_errors import CODES, token_refused
+from aoai_gateway.wire.gateway_error import GatewayError
 from tests.local_issuer import AUDIENCE, TENANT, LocalIssuer, rsa_key, unsigned
 from tests.machine_speed import slowness
 
@@ -267,7 +267,7 @@ def test_every_code_has_a_message_of_its_own() -> None:
     for code in CODES:
         error = token_refused(code)
         assert error.code == code
-        assert code in (token_errors.__doc__ or "")
+        assert code in (credential_errors.__doc__ or "")
         assert error.status in (401, 403, 503)
 
 

@@ -25,6 +25,7 @@ from aoai_gateway.inspect.annotate import (
     metadata,
 )
 from aoai_gateway.wire import errors
+from aoai_gateway.wire.credential_errors import unauthorized
 from aoai_gateway.wire.usage import Usage
 from tests.engine_driver import IDLE_CLOSED, OK, Answer, Hang, Trace, throttled, world
 
@@ -124,7 +125,7 @@ def test_a_call_that_was_served_in_a_lesser_way() -> None:
 
 def test_a_refusal_before_there_was_a_call() -> None:
     flow = tflow.tflow()
-    annotate_refusal(flow, errors.unauthorized())
+    annotate_refusal(flow, unauthorized())
     assert (flow.comment, flow.marked) == ("401 unknown key", ":no_entry_sign:")
     assert flow.metadata["gateway_outcome"] == "rejected"
     known = tflow.tflow()

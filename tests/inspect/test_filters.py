@@ -13,6 +13,7 @@ from aoai_gateway.config.models import Client
 from aoai_gateway.engine.call import Notice
 from aoai_gateway.inspect.annotate import annotate, annotate_attempt, annotate_refusal
 from aoai_gateway.wire import errors
+from aoai_gateway.wire.credential_errors import unauthorized
 from aoai_gateway.wire.usage import Usage
 from tests.e2e.processes import CHECKOUT
 from tests.engine_driver import Answer, throttled, world
@@ -37,7 +38,7 @@ def shown() -> dict[str, HTTPFlow]:
     annotate_attempt(flows["attempt"], replayed, replayed.attempts[0])
     for name, call in (("plain", plain), ("waited", waited), ("degraded", degraded)):
         annotate(flows[name], call)
-    annotate_refusal(flows["refused"], errors.unauthorized())
+    annotate_refusal(flows["refused"], unauthorized())
     over = world("a").call().call
     over.error, over.attempts = errors.rate_limited("", 3.0), []
     annotate(flows["over quota"], over)

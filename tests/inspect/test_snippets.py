@@ -22,7 +22,7 @@ from openai.resources.responses import Responses
 from aoai_gateway.inspect import snippets
 from aoai_gateway.inspect.picked_views import LARGEST, written
 from aoai_gateway.inspect.snippets import FORMATS, KEYWORDS, Request
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from tests.programs import require
 from tests.workbench.test_calls import call
 

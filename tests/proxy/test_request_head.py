@@ -25,7 +25,7 @@ from aoai_gateway.proxy.request_head import (
     strip_secrets,
 )
 from aoai_gateway.runtime.gateway import Gateway
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.masking import KnownSecrets
 from tests.engine_driver import config
 

@@ -7,7 +7,7 @@ import pytest
 from aoai_gateway.config.models import Client, Group
 from aoai_gateway.config.priorities import Priority
 from aoai_gateway.quota.access import check_access, class_of, may_use, may_use_endpoint, visible_deployments
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from tests.engine_driver import config
 
 ANYTHING = Client(name="wide", key="key-of-wide")

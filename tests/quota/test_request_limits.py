@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aoai_gateway.quota.request_limits import NO_LIMITS, Change, RequestLimits, apply
 from aoai_gateway.wire.bodies import parse_body
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.request_body import RequestBody
 from aoai_gateway.wire.targets import Target, parse_target
 

@@ -19,7 +19,7 @@ from aoai_gateway.runtime.body_reader import BodyReader
 from aoai_gateway.runtime.held_bytes import Held, HeldBytes
 from aoai_gateway.tokens import Counter
 from aoai_gateway.wire.bodies import decode_body, parse_body
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.request_body import RequestBody
 from aoai_gateway.wire.stored import InMemory
 from aoai_gateway.wire.targets import parse_target

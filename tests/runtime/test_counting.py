@@ -19,7 +19,7 @@ from aoai_gateway.tokens import Counter
 from aoai_gateway.tokens.counting import ESTIMATE
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.delivered import Delivered
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.targets import parse_target
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from aoai_gateway.runtime.held_bytes import Held, HeldBytes
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 
 MOST = 1024
 

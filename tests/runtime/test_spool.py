@@ -10,7 +10,7 @@ import pytest
 
 from aoai_gateway.runtime import spool as module
 from aoai_gateway.runtime.spool import Spool
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 
 
 def test_what_was_written_is_read_in_parts():

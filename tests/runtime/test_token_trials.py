@@ -6,7 +6,7 @@ import pytest
 
 from aoai_gateway.runtime import token_trials
 from aoai_gateway.runtime.token_trials import TRIALS, TokenTrials
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 
 
 def test_a_token_is_accepted_until_a_backend_refuses_it() -> None:

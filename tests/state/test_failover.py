@@ -187,7 +187,7 @@ def test_reservations_settle_across_the_loss_and_the_return(cut):
         await got(state.cancel(local_one, clock.now))
         for store in (shared.memory, local):
             assert remaining(store, DAILY, clock.now) == [1000 - 140, 97, 10_000 - 140]
-            assert store.counters.open_reservations == 0
+            assert store.open_reservations == 0
         # A second end of the same call changes nothing.
         await got(state.settle(lost_one, 500, clock.now))
         assert remaining(shared.memory, DAILY, clock.now)[0] == 860
@@ -246,7 +246,7 @@ def test_an_end_that_overtakes_its_own_booking_leaves_nothing_behind():
         await until(lambda: "cancel" in shared.calls)
         await asyncio.sleep(0.01)
         await got(state.settle(first, 10, clock.now))
-        assert shared.memory.counters.open_reservations == 0
+        assert shared.memory.open_reservations == 0
         assert remaining(shared.memory, DAILY, clock.now) == [950, 98, 9950]
 
     scenario(story)

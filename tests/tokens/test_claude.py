@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aoai_gateway.tokens import Counter
-from aoai_gateway.tokens.bodies import is_countable, read_messages, read_prompt
-from aoai_gateway.tokens.claude import TOOL_INSTRUCTIONS
+from aoai_gateway.tokens.bodies import TOOL_INSTRUCTIONS, is_countable, read_messages, read_prompt
 from aoai_gateway.tokens.images import Pixels
 from aoai_gateway.tokens.models import CLAUDE, UNKNOWN, family_of
 from aoai_gateway.tokens.prompt import FILE_TOKENS_PER_PAGE

@@ -10,9 +10,10 @@ from aoai_gateway.usage import early
 from aoai_gateway.usage.early import EarlyAnswer, EarlyAnswers
 from aoai_gateway.usage.record import FIELDS, usage_record
 from aoai_gateway.wire import errors
+from aoai_gateway.wire.credential_errors import unauthorized
 from tests.engine_driver import world
 
-WRONG_KEY = EarlyAnswer.refused(errors.unauthorized(), None, "10.0.0.3")
+WRONG_KEY = EarlyAnswer.refused(unauthorized(), None, "10.0.0.3")
 NOT_BUILT = EarlyAnswer.refused(errors.not_built("files"), "Team 1", "10.0.0.4")
 
 
@@ -58,7 +59,7 @@ def test_what_was_asked_for_is_said_where_that_is_the_cause(
     ):
         book.answers.note(EarlyAnswer.refused(hint, "Team 1", None, path), 0.0)
     book.answers.note(EarlyAnswer.refused(errors.body_too_large(5), "Team 1", None, "/openai/v1/files"), 0.0)
-    book.answers.note(EarlyAnswer.refused(errors.unauthorized(), None, None, "/made/up"), 0.0)
+    book.answers.note(EarlyAnswer.refused(unauthorized(), None, None, "/made/up"), 0.0)
     assert [record.getMessage() for record in caplog.records] == [
         "Refused: 404 no path of Azure OpenAI's ('/openai/v2/chat'), client Team 1.",
         "Refused: 404 no path of Azure OpenAI's ('/x?ERROR made up'), client Team 1.",
@@ -95,9 +96,7 @@ def test_kinds_are_bounded_and_the_count_stays_exact(
 ) -> None:
     monkeypatch.setattr(early, "MOST_KINDS", 10)
     for number in range(500):
-        book.answers.note(
-            EarlyAnswer.refused(errors.unauthorized(), None, f"10.0.{number // 250}.{number}"), 0
-        )
+        book.answers.note(EarlyAnswer.refused(unauthorized(), None, f"10.0.{number // 250}.{number}"), 0)
     book.answers.close()
     assert len(book.records) == 12
     assert sum(count for _, count in book.counts) == 500

@@ -14,7 +14,7 @@ from aoai_gateway.wire import batch_file as module
 from aoai_gateway.wire import stored
 from aoai_gateway.wire.batch_file import Lines, read_file, whole_lines
 from aoai_gateway.wire.bodies import parse_body, parse_upload
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.stored import InMemory, Pieces
 from aoai_gateway.wire.targets import parse_target
 

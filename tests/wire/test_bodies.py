@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aoai_gateway.wire.bodies import parse_body
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.json_members import read_document
 from aoai_gateway.wire.request_body import RequestBody
 from aoai_gateway.wire.targets import Target, parse_target
@@ -240,12 +240,12 @@ def test_an_edit_of_the_model_touches_nothing_else() -> None:
     raw = '{ "tools":[{"model":"x"}],\t"mod\\u0065l" : "ö\\"\\u00e9" ,"\u2028":1e0, "n":1 }'.encode()
     body = parse(raw)
     assert body.model == 'ö"é'
-    assert body.with_model("new") == raw.replace('"ö\\"\\u00e9"'.encode(), b'"new"')
+    assert body.edited("new") == raw.replace('"ö\\"\\u00e9"'.encode(), b'"new"')
     assert body.edited() is raw
 
 
 def test_without_a_model_none_is_added() -> None:
-    assert parse(b'{"n":1}', CHAT).with_model("x") == b'{"n":1}'
+    assert parse(b'{"n":1}', CHAT).edited("x") == b'{"n":1}'
 
 
 @pytest.mark.parametrize(

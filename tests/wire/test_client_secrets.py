@@ -7,7 +7,7 @@ import json
 import pytest
 
 from aoai_gateway.wire.bodies import parse_body
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.secrets import (
     Grant,
     client_credential,

@@ -9,13 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mitmproxy.http import Headers
 
-from aoai_gateway.wire.hints import (
-    RateLimits,
-    describe,
-    is_throttle_code,
-    read_rate_limits,
-    retry_hint,
-)
+from aoai_gateway.wire.hints import RateLimits, read_rate_limits, retry_hint
 
 NOW = 1_780_000_000.0
 
@@ -261,43 +255,3 @@ def test_negative_means_exhausted_and_minus_one_of_all_means_unknown() -> None:
 def test_utilization(text: str, value: float | None) -> None:
     limits = read_rate_limits({"azure-openai-deployment-utilization": text})
     assert limits.utilization == pytest.approx(value)
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "429",
-        429,
-        "RateLimitReached",
-        "rate_limit_reached",
-        "rate_limit_exceeded",
-        "too_many_requests",
-        "no_capacity",
-    ],
-)
-def test_throttle_codes(code: object) -> None:
-    assert is_throttle_code(code)
-
-
-@pytest.mark.parametrize("code", [None, True, "", "content_filter", "server_error", 500, 42.9, ["429"], {}])
-def test_other_codes(code: object) -> None:
-    assert not is_throttle_code(code)
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "words"),
-    [
-        (429, b'{"error":{"code":"429","message":"hunter2"}}', "429"),
-        (429, b'{"error":{"code":"RateLimitReached","message":"hunter2"}}', "429 RateLimitReached"),
-        (429, b'{"error":{"code":null,"type":"too_many_requests"}}', "429 too_many_requests"),
-        (400, b'{"error":{"code":"hunter2 said: no"}}', "400"),
-        (503, b'{"statusCode":503,"code":7}', "503 7"),
-        (500, b"<html>hunter2</html>", "500"),
-        (500, b'{"error":"hunter2"}', "500"),
-        (500, b"[1]", "500"),
-        (500, b"[" * 200_000, "500"),
-        (502, None, "502"),
-    ],
-)
-def test_a_failed_response_in_a_few_words(status: int, body: bytes | None, words: str) -> None:
-    assert describe(status, body) == words

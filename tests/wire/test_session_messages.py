@@ -7,9 +7,17 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.wire.errors import GatewayError, unauthorized
-from aoai_gateway.wire.session_errors import close_code, error_message, message_too_large
-from aoai_gateway.wire.session_messages import LARGE_MESSAGE, read_asked, read_told, with_models
+from aoai_gateway.wire.credential_errors import unauthorized
+from aoai_gateway.wire.gateway_error import GatewayError
+from aoai_gateway.wire.session_messages import (
+    LARGE_MESSAGE,
+    close_code,
+    error_message,
+    message_too_large,
+    read_asked,
+    read_told,
+    with_models,
+)
 from aoai_gateway.wire.usage import Usage
 
 USAGE = {

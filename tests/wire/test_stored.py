@@ -8,8 +8,8 @@ import pytest
 
 from aoai_gateway.wire import stored as module
 from aoai_gateway.wire.bodies import is_upload, parse_body, parse_upload
-from aoai_gateway.wire.errors import GatewayError
 from aoai_gateway.wire.forms import NotAFormError, read_form
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.stored import Pieces, StoredText
 from aoai_gateway.wire.targets import parse_target
 

@@ -9,9 +9,8 @@ from itertools import repeat
 
 import pytest
 
-from aoai_gateway.wire import stream_coding
-from aoai_gateway.wire.content_coding import NotDecodedError
-from aoai_gateway.wire.stream_coding import FREE, PIECE, StreamDecoder
+from aoai_gateway.wire import content_coding
+from aoai_gateway.wire.content_coding import FREE, PIECE, NotDecodedError, StreamDecoder
 from tests.coded_streams import CODINGS
 
 MIB = 1024 * 1024
@@ -148,7 +147,7 @@ class Unbounded:
     """A decoder of brotli as it was before 1.2: its output has no bound."""
 
     def __init__(self) -> None:
-        self._decoder = stream_coding.brotli.Decompressor()
+        self._decoder = content_coding.brotli.Decompressor()
         self.longest = 0
 
     def process(self, data: bytes) -> bytes:
@@ -161,7 +160,7 @@ class Unbounded:
 
 def test_an_older_brotli_gets_little_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     old = Unbounded()
-    monkeypatch.setattr(stream_coding._Brotli, "__init__", lambda self: setattr(self, "_decoder", old))
+    monkeypatch.setattr(content_coding._Brotli, "__init__", lambda self: setattr(self, "_decoder", old))
     decoder = StreamDecoder("br")
     whole = b"".join(CODINGS["brotli"][1](EVENTS))
     assert decoded(decoder, whole) == b"".join(EVENTS)
@@ -172,7 +171,7 @@ def test_an_older_brotli_gets_little_at_once(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_other_module_for_zstd() -> None:
     zstandard = pytest.importorskip("zstandard")
     decoder = StreamDecoder("zstd")
-    decoder._make = lambda: stream_coding._Zstandard(zstandard)
+    decoder._make = lambda: content_coding._Zstandard(zstandard)
     decoder._decoder = decoder._make()
     encode = CODINGS["zstd"][1]
     *parts, last = encode(EVENTS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aoai_gateway.wire.json_body import SHORTEST_ATTACHMENT, SMALL_BODY, text_size
+from aoai_gateway.wire.bodies import SHORTEST_ATTACHMENT, SMALL_BODY, text_size
 
 
 def plainly(raw: bytes) -> int:

@@ -14,7 +14,7 @@ from aoai_gateway.inspect import snippets
 from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.rerun.case_set import SetError, parse
 from aoai_gateway.rerun.expectations import ExpectationError
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.workbench import child
 from aoai_gateway.workbench.case_files import extended
 from aoai_gateway.workbench.checks import checked

@@ -19,7 +19,7 @@ from aoai_gateway.engine.call import Outcome
 from aoai_gateway.usage.record import empty_attempt, empty_record, written_time
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.content_coding import readable
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.stream import StreamReader
 from aoai_gateway.wire.targets import parse_target
 from aoai_gateway.wire.usage import read_answer

@@ -103,7 +103,7 @@ class GatewayAddon:
 
     def load(self, loader: Loader) -> None:
         """Register the options; see that mitmproxy is one that we know."""
-        log_records.install(lambda: self.gateway.written, lambda: self.gateway.credentials.masks())
+        log_records.install(lambda: self.gateway.written, lambda: self.gateway.credentials.masks)
         log_format.write_whole_lines()
         self.lifecycle.handle_signals()
         mitmproxy_shortcuts.check_fields_quickly()

@@ -19,11 +19,9 @@ from redis.exceptions import RedisError
 
 from aoai_gateway.app.processes import Backoff, end_with_parent
 from aoai_gateway.runtime.state_sync import OWN_PREFIX
-from aoai_gateway.state import stored_affinity, stored_budgets
 from aoai_gateway.state.affinity_file import AffinityFileError
 from aoai_gateway.state.budget_file import BudgetFileError, read
-from aoai_gateway.state.stored_affinity import AffinityKeeper
-from aoai_gateway.state.stored_budgets import BudgetKeeper
+from aoai_gateway.state.keepers import AffinityKeeper, BudgetKeeper, put_affinity, put_budgets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,9 +108,9 @@ class WorkersStore:
                 self._entries = read(self._file)
             self._start_server(seconds)
             if self._entries:
-                stored_budgets.put_entries(self.url, OWN_PREFIX, self._entries)
+                put_budgets(self.url, OWN_PREFIX, self._entries)
             if self._affinity is not None:
-                stored_affinity.put(self.url, OWN_PREFIX, self._affinity)
+                put_affinity(self.url, OWN_PREFIX, self._affinity)
         except (AffinityFileError, BudgetFileError, RedisError) as error:
             # One without its budgets would let calls pass that are to be refused.
             self.stop()

@@ -32,6 +32,7 @@ from aoai_gateway.quota.effective_policy import REJECT, EffectivePolicy, PolicyA
 from aoai_gateway.quota.quotas import UNIT, Decision, Limit, Reservation
 from aoai_gateway.quota.request_limits import NO_LIMITS, apply, bound_of_response
 from aoai_gateway.wire import errors
+from aoai_gateway.wire.gateway_error import GatewayError
 
 if TYPE_CHECKING:
     from aoai_gateway.config.models import Config
@@ -87,7 +88,7 @@ class Admission:
             if not terms.has_limit_here and costs(call):
                 raise errors.no_limit_configured(call.deployment)
             self._bound(call, terms)
-        except errors.GatewayError as error:
+        except GatewayError as error:
             if not terms.dry_run:
                 raise
             call.note_alone(Notice.DRY_RUN, error.code)
@@ -141,7 +142,7 @@ class Admission:
         prompt, answer = self._estimates.prompt_tokens(call), completion_tokens(call)
         try:
             return money.priced(call, reservation, budget, prompt, answer)
-        except errors.GatewayError as error:
+        except GatewayError as error:
             if not terms.dry_run:
                 raise
             if error.code not in call.notices.get(Notice.DRY_RUN, ""):
@@ -292,7 +293,7 @@ def without(reservation: Reservation, over: set[str | None]) -> Reservation:
 # --- refusals by quotas ---------------------------------------------------------------------------------
 
 
-def refusal(call: Call, reservation: Reservation, decision: Decision) -> errors.GatewayError:
+def refusal(call: Call, reservation: Reservation, decision: Decision) -> GatewayError:
     """Make the answer to a call that a quota does not let in."""
     standing = decision.refused_by
     if standing is not None and standing.in_money:
@@ -308,7 +309,7 @@ def refusal(call: Call, reservation: Reservation, decision: Decision) -> errors.
     return errors.rate_limited(text, decision.retry_after)
 
 
-def _budget_refusal(standing: Standing, retry_after: float) -> errors.GatewayError:
+def _budget_refusal(standing: Standing, retry_after: float) -> GatewayError:
     """Make the answer to a call that a budget in money does not cover."""
     period = standing.kind.calendar
     left = standing.remaining / UNIT

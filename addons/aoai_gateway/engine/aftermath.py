@@ -27,8 +27,8 @@ from aoai_gateway.routing.breaker import Break, FailedCall
 from aoai_gateway.routing.order import Cause, Order
 from aoai_gateway.routing.suspicion import Finding, Witness
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.hints import describe, own_rate_limits
-from aoai_gateway.wire.refusals import Refusal, is_encryption_foreign
+from aoai_gateway.wire.backend_errors import Refusal, describe, is_encryption_foreign
+from aoai_gateway.wire.hints import own_rate_limits
 
 if TYPE_CHECKING:
     from aoai_gateway.config.models import Config
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.backends import Backend, BackendKey, Pool
     from aoai_gateway.routing.breaker import Scope
     from aoai_gateway.routing.order import RoutingRequest
-    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.gateway_error import GatewayError
 
 SHORTEST_BREAK = 0.1
 """Seconds of an endpoint's break that is to make it half open."""

@@ -16,7 +16,7 @@ from aoai_gateway.quota.access import check_access, visible_deployments
 from aoai_gateway.quota.quotas import Reservation
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.bodies import has_unread_lines
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.operation import Cost, Model
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.breaker import Scope
     from aoai_gateway.routing.order import Skip
     from aoai_gateway.routing.responsiveness import Liveness
+    from aoai_gateway.wire.backend_errors import Refusal
     from aoai_gateway.wire.hints import Headers, Spillover
-    from aoai_gateway.wire.refusals import Refusal
 
 REQUEST_IDS = ("apim-request-id", "x-request-id", "x-ms-request-id", "request-id")
 """Headers in which a backend names the request, the most useful one first."""

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.shared import SharedState
     from aoai_gateway.routing.backends import Backend, Pool
     from aoai_gateway.routing.order import Order
-    from aoai_gateway.wire.refusals import Refusal
+    from aoai_gateway.wire.backend_errors import Refusal
 
 
 WITHOUT_USAGE_SECONDS = 3_600.0

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.breaker import Scope
     from aoai_gateway.routing.order import Skip
     from aoai_gateway.tokens import Count
+    from aoai_gateway.wire.backend_errors import Refusal
     from aoai_gateway.wire.delivered import Delivered
-    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.gateway_error import GatewayError
     from aoai_gateway.wire.hints import Headers
-    from aoai_gateway.wire.refusals import Refusal
     from aoai_gateway.wire.request_body import RequestBody
     from aoai_gateway.wire.secrets import Grant
     from aoai_gateway.wire.targets import Target

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from aoai_gateway.quota.quotas import Decision, Reservation
     from aoai_gateway.routing.backends import Backend
     from aoai_gateway.tokens import Count
+    from aoai_gateway.wire.backend_errors import Refusal
     from aoai_gateway.wire.delivered import Delivered
-    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.gateway_error import GatewayError
     from aoai_gateway.wire.hints import Headers
-    from aoai_gateway.wire.refusals import Refusal
     from aoai_gateway.wire.request_body import RequestBody
     from aoai_gateway.wire.stored import Stored
     from aoai_gateway.wire.targets import Target
@@ -297,7 +297,7 @@ class Ended:
     model: str | None = None
     response_id: str | None = None
     made: tuple[str, ...] = ()
-    """References that only the resource that answered can resolve (`wire.references`)."""
+    """References that only the resource that answered can resolve (`wire.resource_names`)."""
     finish_reason: str | None = None
     service_tier: str | None = None
     delivered: Delivered | None = None

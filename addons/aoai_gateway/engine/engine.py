@@ -36,7 +36,7 @@ from aoai_gateway.engine.settlement import Settlement
 from aoai_gateway.engine.shared import SharedState
 from aoai_gateway.quota.access import PRIORITY_HEADER, check_passed_on, class_of
 from aoai_gateway.wire.bodies import coding_of, is_read_elsewhere, parse_body
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.effects import Book, Cancel, EffectGenerator, Settle
     from aoai_gateway.routing.backends import Pool
     from aoai_gateway.routing.breaker import Breaks
-    from aoai_gateway.wire.refusals import Refusal
+    from aoai_gateway.wire.backend_errors import Refusal
     from aoai_gateway.wire.request_body import RequestBody
     from aoai_gateway.wire.stored import Stored
 

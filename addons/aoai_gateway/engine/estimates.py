@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aoai_gateway.bounded import Recent
 from aoai_gateway.engine.call import LARGEST_BOUND
 from aoai_gateway.tokens import Correction
-from aoai_gateway.tokens.longest import most_output_tokens
+from aoai_gateway.tokens.models import most_output_tokens
 from aoai_gateway.wire.operation import Cost
 from aoai_gateway.wire.operations import CHAT_COMPLETIONS, RESPONSES
 

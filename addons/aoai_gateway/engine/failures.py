@@ -22,9 +22,9 @@ from aoai_gateway.engine.attempt import FailureKind, Fault
 from aoai_gateway.engine.call import Call
 from aoai_gateway.engine.effects import Failed
 from aoai_gateway.routing.order import FLEX, Cause, Order
-from aoai_gateway.wire import errors, refusals
-from aoai_gateway.wire.failure_codes import OUT_OF_CAPACITY
-from aoai_gateway.wire.hints import error_code, retry_hint
+from aoai_gateway.wire import backend_errors, errors
+from aoai_gateway.wire.backend_errors import OUT_OF_CAPACITY, error_code
+from aoai_gateway.wire.hints import retry_hint
 from aoai_gateway.wire.operations import UNKNOWN_NAME
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.routing.backends import Backend
     from aoai_gateway.routing.breaker import Scope
-    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.gateway_error import GatewayError
 
 NO_ORIGIN = frozenset({*range(520, 528), 530})
 """Cloudflare's statuses where it has no answer of what is behind it ("Cloudflare 5xx errors"): its AI Gateway
@@ -71,22 +71,24 @@ def fault_of(call: Call, backend: Backend, status: int, body: bytes | None) -> F
     The client's own fields remain its own: an api-version, ``stream_options``, a header that names another
     deployment (for spill-over or images).
     """
-    if call.adds_usage(backend) and refusals.is_stream_options_unknown(status, body):
+    if call.adds_usage(backend) and backend_errors.is_stream_options_unknown(status, body):
         return Fault.STREAM_OPTIONS
     if status not in (400, 404):
         return None
     assert call.body is not None
     if status == 404 and call.target.ids:
         return Fault.ELSEWHERE
-    if refusals.is_held_elsewhere(status, body, call.body.raw):
+    if backend_errors.is_held_elsewhere(status, body, call.body.raw):
         return Fault.ELSEWHERE
     if backend.standin is not None:
         own = any(call.headers.get(name) is not None for name in NAME_DEPLOYMENTS)
-        if not own and refusals.is_deployment_missing(status, body):
+        if not own and backend_errors.is_deployment_missing(status, body):
             return Fault.STANDIN
-        if refusals.is_operation_unsupported(status, body):
+        if backend_errors.is_operation_unsupported(status, body):
             return Fault.OPERATION
-    return Fault.PATH if refusals.is_path_missing(status, body, below_prefix=has_prefix(backend)) else None
+    return (
+        Fault.PATH if backend_errors.is_path_missing(status, body, below_prefix=has_prefix(backend)) else None
+    )
 
 
 def version_refused(call: Call, backend: Backend, status: int, body: bytes | None) -> GatewayError | None:
@@ -96,7 +98,7 @@ def version_refused(call: Call, backend: Backend, status: int, body: bytes | Non
     other causes, unless there is no api-version.
     """
     target = call.target
-    if target.api != "classic" or not refusals.is_version_refused(status, body):
+    if target.api != "classic" or not backend_errors.is_version_refused(status, body):
         return None
     certain = not target.api_version or not (has_prefix(backend) or target.ids)
     return errors.api_version_refused(target.api_version) if certain else None
@@ -111,7 +113,7 @@ def may_be_clients_path(call: Call, body: bytes | None) -> bool:
     """Whether a call's path, which is in no table, or its api-version may be why nothing is there."""
     target = call.target
     made_up = target.operation.name == UNKNOWN_NAME
-    return made_up or (target.api == "classic" and refusals.is_version_refused(404, body))
+    return made_up or (target.api == "classic" and backend_errors.is_version_refused(404, body))
 
 
 def falls_back(
@@ -121,20 +123,20 @@ def falls_back(
     *,
     error: Mapping[str, object] | None = None,
     finish_reasons: Collection[str] = (),
-) -> refusals.Refusal | None:
+) -> backend_errors.Refusal | None:
     """Return the cause for which an answer leads the call to another deployment; None: it is the client's.
 
     ``error`` is that of a 200; ``finish_reasons`` are those of an answer of which nothing was delivered yet.
     """
     if not (call.fallbacks or call.barred):
         return None
-    blocked = bool(finish_reasons) and set(finish_reasons) <= refusals.BLOCKED
+    blocked = bool(finish_reasons) and set(finish_reasons) <= backend_errors.BLOCKED
     refusal = (
-        refusals.Refusal.CONTENT_FILTER
+        backend_errors.Refusal.CONTENT_FILTER
         if blocked
-        else refusals.refusal_in(error)
+        else backend_errors.refusal_in(error)
         if error
-        else refusals.refusal_of(status, body)
+        else backend_errors.refusal_of(status, body)
     )
     return refusal if refusal is not None and call.may_fall_back(refusal) else None
 
@@ -150,7 +152,7 @@ def cause_in_call(failed: Failed) -> str:
             return ""
         caused = failed.status >= 500 or failed.status == 408
         # A firewall's 403 is about the prompt. A 401 never is: no client is told that its key is wrong.
-        caused = caused or (failed.status == 403 and not refusals.is_key_refused(failed.body))
+        caused = caused or (failed.status == 403 and not backend_errors.is_key_refused(failed.body))
         return str(failed.status) if caused else ""
     if failed.kind in (FailureKind.TIMEOUT, FailureKind.DROPPED, FailureKind.PROTOCOL):
         return failed.kind.value
@@ -177,7 +179,7 @@ def is_proof(failed: Failed, hint: float | None) -> bool:
     if failed.silent or failed.kind in NOT_REACHED or lacks_capacity(failed):
         return True
     if refuses_us(failed):
-        return refusals.is_key_refused(failed.body)
+        return backend_errors.is_key_refused(failed.body)
     return failed.status == 503 and bool(hint)
 
 

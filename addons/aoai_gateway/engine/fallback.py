@@ -19,14 +19,14 @@ from aoai_gateway.engine.call import Barred, Call, FellBack, Notice
 from aoai_gateway.engine.effects import Cancel
 from aoai_gateway.engine.routing_request import has_backends, pool_of
 from aoai_gateway.engine.settlement import book_again
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 
 if TYPE_CHECKING:
     from aoai_gateway.engine.admission import Admission
     from aoai_gateway.engine.effects import EffectGenerator
     from aoai_gateway.engine.plan import Plan
     from aoai_gateway.routing.backends import Pool
-    from aoai_gateway.wire.refusals import Refusal
+    from aoai_gateway.wire.backend_errors import Refusal
 
 
 NO_BACKEND = "no_backend"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from aoai_gateway.config.fallbacks import fallbacks_of
 from aoai_gateway.quota.effective_policy import effective_policy
 from aoai_gateway.quota.request_limits import NO_LIMITS
-from aoai_gateway.wire.refusals import Refusal
+from aoai_gateway.wire.backend_errors import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from aoai_gateway.engine.estimates import DEFAULT_COMPLETION
 from aoai_gateway.routing.order import RoutingRequest, able, draw_lots, draw_takers
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.credential_errors import unauthorized
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.operation import State
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def pool_of(call: Call, plan: Plan) -> Pool:
         # Only the resource that has made a secret knows it.
         mine = tuple(b for b in mine if b.endpoint.name == call.granted.endpoint)
         if not mine:
-            raise errors.unauthorized()
+            raise unauthorized()
     if call.only_backend is not None:
         mine = tuple(b for b in mine if b.name == call.only_backend)
         if not mine:

@@ -20,7 +20,7 @@ from aoai_gateway.engine import money
 from aoai_gateway.engine.admission import note_refused, refusal, refused_by, without
 from aoai_gateway.engine.effects import Cancel, Reserve, Reserved, Result, Settle
 from aoai_gateway.engine.estimates import DEFAULT_COMPLETION
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.session_messages import CREATE
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.config.issuers import TokenClaims
-from aoai_gateway.wire.token_errors import token_refused
+from aoai_gateway.wire.credential_errors import token_refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

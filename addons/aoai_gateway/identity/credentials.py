@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from aoai_gateway.config.credentials import source_name
-from aoai_gateway.identity.renewal import Renewal, cancel_all
+from aoai_gateway.identity.renewal import Renewal, cancel_all, wait_for_all
 from aoai_gateway.identity.sources import Secret, fetcher, forget
 from aoai_gateway.wire.masking import KnownSecrets
 
@@ -51,6 +51,8 @@ class Credentials:
         self._endpoints: dict[Kept, list[str]] = {}
         self._masks: dict[Kept, tuple[Secret, ...]] = {}
         self._known: dict[Kept, KnownSecrets] = {}
+        self.masks: tuple[KnownSecrets, ...] = ()
+        """The masks of all of them."""
         self._asked: dict[Kept, float] = {}
         """When each was fetched last since an endpoint had refused it."""
 
@@ -69,6 +71,7 @@ class Credentials:
             self._masks.pop(gone, None)
             self._known.pop(gone, None)
             self._asked.pop(gone, None)
+        self.masks = tuple(self._known.values())
         before = {name for names in self._endpoints.values() for name in names}
         for name in before - {name for names in wanted.values() for name in names}:
             self._told(name, "", 0.0, False)
@@ -82,11 +85,7 @@ class Credentials:
             if source not in self._tasks:
                 self._tasks[source] = asyncio.create_task(renewal.run(), name=renewal.name)
             self._changed(renewal)
-        waits = [asyncio.create_task(renewal.settled.wait()) for renewal in self._endpoints]
-        if waits:
-            _, late = await asyncio.wait(waits, timeout=ADOPT_SECONDS)
-            for task in late:
-                task.cancel()
+        await wait_for_all(self._endpoints, ADOPT_SECONDS)
 
     def _endpoints_of_last(self) -> set[Source]:
         return {source for source, renewal in self._renewals.items() if renewal in self._endpoints}
@@ -99,6 +98,7 @@ class Credentials:
             # The one before may still turn up in answers that are under way.
             masked = self._masks[renewal] = (secret, *earlier[:1])
             self._known[renewal] = KnownSecrets(each.value for each in masked)
+            self.masks = tuple(self._known.values())
         if secret is None and not renewal.problem:
             return
         reason, seconds = "", 0.0
@@ -110,9 +110,7 @@ class Credentials:
             self._told(name, reason, seconds + MARGIN_SECONDS, is_another)
 
     def header(self, endpoint: Endpoint) -> tuple[bytes, bytes] | None:
-        """Return the header field that an endpoint is to see; None if there is nothing to show now."""
-        if endpoint.written_key is not None:
-            return (b"api-key", endpoint.written_key.encode())
+        """Return the header field with an endpoint's fetched credential; None if there is none now."""
         renewal = self._of(endpoint)
         secret = renewal.value if renewal is not None else None
         if secret is None:
@@ -159,10 +157,6 @@ class Credentials:
         if renewal is None:
             return "no credential: give the endpoint a key, or auth"
         return why(renewal)
-
-    def masks(self) -> Iterator[KnownSecrets]:
-        """Iterate over the masks of the fetched credentials."""
-        yield from self._known.values()
 
     def all(self) -> Iterator[tuple[Kept, list[str]]]:
         """Iterate over the fetched credentials, with the names of the endpoints that need them."""

@@ -21,7 +21,7 @@ import jwt
 
 from aoai_gateway.config.fields import is_loopback
 from aoai_gateway.config.issuers import ANY_TENANT
-from aoai_gateway.identity.renewal import Fetch, FetchError
+from aoai_gateway.identity.renewal import Fetch, FetchError, read_at_most
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,12 +93,7 @@ class _KeysInFile:
         self._file = file
 
     def __call__(self) -> KeySet:
-        try:
-            with self._file.open("rb") as file:
-                content = file.read(LARGEST_DOCUMENT + 1)
-        except OSError as error:
-            reason = (error.strerror or type(error).__name__).lower()
-            raise FetchError(f"{self._file}: {reason}", "Put the issuer's JSON Web Key Set there.") from None
+        content = read_at_most(self._file, LARGEST_DOCUMENT, "Put the issuer's JSON Web Key Set there.")
         return read_keys(content, str(self._file))
 
 

@@ -17,7 +17,8 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
 
 AHEAD_SECONDS = (200.0, 290.0)
 """How long before its end a token is renewed, at least and at most. Entra ID's libraries hand out the same
@@ -44,12 +45,31 @@ async def cancel_all(tasks: dict[Any, asyncio.Task[None]]) -> None:
     await asyncio.gather(*ending, return_exceptions=True)
 
 
+async def wait_for_all(renewals: Iterable[Renewal[Any]], seconds: float) -> None:
+    """Wait until an attempt of each has ended, so long at most."""
+    waits = [asyncio.create_task(renewal.settled.wait()) for renewal in renewals]
+    if waits:
+        _, late = await asyncio.wait(waits, timeout=seconds)
+        for task in late:
+            task.cancel()
+
+
 class FetchError(Exception):
     """A fetch failed. The message is one line without secrets; ``remedy`` names the way out."""
 
     def __init__(self, message: str, remedy: str) -> None:
         super().__init__(message)
         self.remedy = remedy
+
+
+def read_at_most(file: Path, most: int, remedy: str) -> bytes:
+    """Return what a file holds: of a larger one, a byte more than this. Raises FetchError."""
+    try:
+        with file.open("rb") as content:
+            return content.read(most + 1)
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise FetchError(f"{file}: {reason}", remedy) from None
 
 
 class Fetched(Protocol):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from aoai_gateway.config.credentials import Identity
 from aoai_gateway.config.fields import HEADER_TEXT
-from aoai_gateway.identity.renewal import Fetch, FetchError
+from aoai_gateway.identity.renewal import Fetch, FetchError, read_at_most
 from aoai_gateway.wire.secrets import without_tokens
 
 if TYPE_CHECKING:
@@ -66,12 +66,7 @@ class _KeyInFile:
         self._file = source.file
 
     def __call__(self) -> Secret:
-        try:
-            with self._file.open("rb") as file:
-                content = file.read(LARGEST_KEY + 1)
-        except OSError as error:
-            reason = (error.strerror or type(error).__name__).lower()
-            raise FetchError(f"{self._file}: {reason}", "Mount the secret there.") from None
+        content = read_at_most(self._file, LARGEST_KEY, "Mount the secret there.")
         return _key(content, f"{self._file}", "Put the key into it, and nothing else.")
 
 

@@ -27,10 +27,10 @@ import jwt
 from aoai_gateway.bounded import Recent
 from aoai_gateway.identity.claims import Values, clients_by_token, values_of
 from aoai_gateway.identity.jwks import LONGEST_KID, KeySet, PublicKey, key_fetcher
-from aoai_gateway.identity.renewal import Renewal, cancel_all
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.identity.renewal import Renewal, cancel_all, wait_for_all
+from aoai_gateway.wire.credential_errors import token_refused
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.masking import KnownSecrets
-from aoai_gateway.wire.token_errors import token_refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -113,11 +113,7 @@ class TokenVerifier:
             renewal = Renewal(f"Keys of {issuer.issuer}", key_fetcher(issuer), lambda _: None)
             self._keys[issuer] = renewal
             self._tasks[issuer] = asyncio.create_task(renewal.run(), name=renewal.name)
-        waits = [asyncio.create_task(renewal.settled.wait()) for renewal in self._keys.values()]
-        if waits:
-            _, late = await asyncio.wait(waits, timeout=WAIT_SECONDS)
-            for task in late:
-                task.cancel()
+        await wait_for_all(self._keys.values(), WAIT_SECONDS)
 
     def all(self) -> Iterator[Renewal[KeySet]]:
         """Iterate over what keeps the keys of each issuer."""

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.engine.attempt import Attempt
     from aoai_gateway.engine.call import Call
-    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.gateway_error import GatewayError
 
 BUG = ":boom:"
 """💥 a bug of the gateway"""

@@ -21,7 +21,7 @@ from mitmproxy.io import FlowWriter
 
 from aoai_gateway.engine.call import Outcome
 from aoai_gateway.usage.files import append_anew
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.targets import parse_target
 
 if TYPE_CHECKING:

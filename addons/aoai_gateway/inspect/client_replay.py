@@ -20,7 +20,7 @@ from aoai_gateway.inspect.annotate import forget
 from aoai_gateway.proxy.layer import GatewayLayer
 from aoai_gateway.wire.bodies import parse_body
 from aoai_gateway.wire.content_coding import readable
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.targets import parse_target
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def ask_for(request: http.Request, path: str, deployment: str) -> None:
     except GatewayError:
         return  # it was edited into something else; the gateway says so when it is sent
     if target.deployment is None:
-        request.content = body.with_model(deployment)
+        request.content = body.edited(deployment)
 
 
 async def play(flow: http.HTTPFlow) -> None:

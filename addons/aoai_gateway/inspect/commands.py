@@ -23,7 +23,7 @@ from aoai_gateway.inspect.client_replay import aimed, places, play
 from aoai_gateway.inspect.picked_views import written
 from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.runtime.mitmproxy_host import command, is_unset
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 
 if TYPE_CHECKING:
     from mitmproxy.addonmanager import Loader

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.effects import EffectGenerator
     from aoai_gateway.runtime.plugin_events import Listeners
     from aoai_gateway.runtime.stream_hooks import AttemptFailed
-    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.gateway_error import GatewayError
 
 FLOW_ENDS = ("response", "error")
 """mitmproxy's events at the end of a flow. Without a listener, a failed attempt's flow is not seen."""

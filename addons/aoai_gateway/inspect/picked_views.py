@@ -16,7 +16,7 @@ from aoai_gateway.inspect.client_replay import as_call
 from aoai_gateway.inspect.compare import NOWHERE
 from aoai_gateway.inspect.views.attachments import byte_size
 from aoai_gateway.wire.content_coding import readable
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

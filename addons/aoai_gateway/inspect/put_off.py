@@ -24,7 +24,7 @@ from aoai_gateway.inspect.annotate import annotate
 from aoai_gateway.inspect.decision_trace import tell
 from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.wire.bodies import parse_body
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

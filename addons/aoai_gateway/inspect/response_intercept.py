@@ -27,7 +27,7 @@ from aoai_gateway.quota.access import visible_deployments
 from aoai_gateway.runtime.stream_hooks import let_go
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.bodies import LARGE_BODY, parse_body
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -126,11 +126,11 @@ def _check_head(request: Request) -> None:
     try:
         validate_headers(request)
     except ValueError:
-        raise errors.GatewayError(400, "head_malformed", "Its headers are not valid HTTP.") from None
+        raise GatewayError(400, "head_malformed", "Its headers are not valid HTTP.") from None
     for name, value in request.headers.fields:
         if CONTROL.search(value):
             text = f"The header '{name.decode('latin-1')}' holds a control character."
-            raise errors.GatewayError(400, "head_malformed", text)
+            raise GatewayError(400, "head_malformed", text)
     if NOT_IN_TARGET.search(request.data.path):
         raise errors.invalid_target("The path holds a character that must be percent-encoded.")
 

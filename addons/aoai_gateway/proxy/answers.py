@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from aoai_gateway.engine.failures import falls_back
 from aoai_gateway.proxy.session_meaning import SessionNames
 from aoai_gateway.wire.content_coding import MOST_READ, NotDecodedError, decode
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.masking import are_in, masked
-from aoai_gateway.wire.model_names import ModelNames
 from aoai_gateway.wire.operation import Body, Cost
+from aoai_gateway.wire.resource_names import ModelNames
 from aoai_gateway.wire.secrets import digest_of, minted_in
 from aoai_gateway.wire.session_messages import read_asked
 from aoai_gateway.wire.usage import AnswerFacts, read_answer
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.call import Call
     from aoai_gateway.proxy.stream_context import StreamContext
     from aoai_gateway.routing.backends import Backend
+    from aoai_gateway.wire.backend_errors import Refusal
     from aoai_gateway.wire.hints import Headers
     from aoai_gateway.wire.masking import KnownSecrets
     from aoai_gateway.wire.operation import Operation
-    from aoai_gateway.wire.refusals import Refusal
     from aoai_gateway.wire.stream import StreamReader
 
 NO_NAMES = ModelNames({})

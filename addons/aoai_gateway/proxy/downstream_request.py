@@ -48,7 +48,7 @@ from aoai_gateway.runtime.plugin_events import ClientIdentified, GatewayClientId
 from aoai_gateway.runtime.spool import COME_BACK_SECONDS, Spool
 from aoai_gateway.usage.early import EarlyAnswer
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.operations import MODELS
 from aoai_gateway.wire.secrets import redact_target
 
@@ -214,7 +214,7 @@ class RequestSteps(StreamPart):
         request.path = redact_target(request.path)
         gateway = here.gateway
         if gateway.setup is not None:
-            strip_known(request, secrets_of(gateway.setup.config, gateway.credentials.masks()))
+            strip_known(request, secrets_of(gateway.setup.config, gateway.credentials.masks))
 
     def _expects_continue(self) -> bool:
         """Whether the client waits for a 100 before it sends its body; its header is taken out."""

@@ -18,7 +18,7 @@ from aoai_gateway.proxy.stream_events import State
 from aoai_gateway.runtime.log_records import log_exception
 from aoai_gateway.runtime.plugin_events import BackendChoice, CallFinished, GatewayBackendChosenHook
 from aoai_gateway.runtime.stream_hooks import GatewayBreaksWithdrawnHook, GatewayCallEndedHook
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 
 if TYPE_CHECKING:
     from mitmproxy.proxy.layer import CommandGenerator

@@ -37,7 +37,8 @@ from aoai_gateway.proxy.half_close import HalfClose
 from aoai_gateway.proxy.own_responses import error_response
 from aoai_gateway.proxy.stream_events import TIMER_SLACK, WholeRequest, WholeResponse
 from aoai_gateway.wire import errors
-from aoai_gateway.wire.dialects import OPENAI, dialect_of
+from aoai_gateway.wire.dialects import OPENAI
+from aoai_gateway.wire.targets import dialect_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.config.models import Limits
     from aoai_gateway.runtime.gateway import Clock
-    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.gateway_error import GatewayError
 
 MOST_PIPELINED = 1024 * 1024
 """Bytes of further requests that a client may send while one is under way."""

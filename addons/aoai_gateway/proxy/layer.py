@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.proxy.delivery import Taken
     from aoai_gateway.runtime.gateway import Gateway
-    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.gateway_error import GatewayError
 
 RESPONSE_EVENTS = (
     http_layers.ResponseHeaders,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from aoai_gateway.config.models import Client
     from aoai_gateway.engine.call import Setup
     from aoai_gateway.wire.dialects import Dialect
-    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.gateway_error import GatewayError
     from aoai_gateway.wire.targets import Target
 
 

@@ -8,13 +8,14 @@ from itertools import chain
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
-from aoai_gateway.identity.certificates import read_certificate
+from aoai_gateway.identity.identify import read_certificate
 from aoai_gateway.proxy import heads
 from aoai_gateway.proxy.heads import HeaderIndex, set_fields
 from aoai_gateway.quota.access import check_passed_on
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.bodies import LARGE_BODY, coding_of, is_upload
-from aoai_gateway.wire.dialects import dialect_of
+from aoai_gateway.wire.credential_errors import invalid_token, unauthorized
+from aoai_gateway.wire.errors import upgrade_required
 from aoai_gateway.wire.masking import are_in, known, masked
 from aoai_gateway.wire.operations import REALTIME
 from aoai_gateway.wire.secrets import (
@@ -24,8 +25,7 @@ from aoai_gateway.wire.secrets import (
     strip_secret_query,
     without_secret_protocols,
 )
-from aoai_gateway.wire.session_errors import upgrade_required
-from aoai_gateway.wire.targets import parse_target
+from aoai_gateway.wire.targets import dialect_of, parse_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 
     from aoai_gateway.config.models import Client, Config
     from aoai_gateway.engine.call import Setup
-    from aoai_gateway.identity.certificates import ShownCertificate
-    from aoai_gateway.identity.identify import Identified
+    from aoai_gateway.identity.identify import Identified, ShownCertificate
     from aoai_gateway.runtime.gateway import Gateway
     from aoai_gateway.wire.masking import KnownSecrets
     from aoai_gateway.wire.secrets import Credential, Grant
@@ -129,7 +128,7 @@ def accept_request(
     """
     strip_secrets(request)
     request.path = strip_secret_query(request.path)
-    secrets = secrets_of(setup.config, gateway.credentials.masks(), identified.masks)
+    secrets = secrets_of(setup.config, gateway.credentials.masks, identified.masks)
     strip_known(request, secrets)
     token = identified.token
     unproven = not identified.verified and token is not None and not gateway.token_trials.is_accepted(token)
@@ -154,11 +153,11 @@ def accept_replayed(
     setup = gateway.in_force()
     client = setup.config.client_named(str(metadata.get("gateway_client", "")))
     if client is None:
-        raise errors.unauthorized()
+        raise unauthorized()
     if client.uses_entra_id_auth:
-        raise errors.invalid_token("it was not kept, so the call cannot be replayed")
+        raise invalid_token("it was not kept, so the call cannot be replayed")
     only, run_by = (metadata.get(f"gateway_{name}") for name in ("only_backend", "run_by"))
-    secrets = secrets_of(setup.config, gateway.credentials.masks())
+    secrets = secrets_of(setup.config, gateway.credentials.masks)
     return AcceptedRequest(
         setup, client, None, secrets, str(only) if only else None, run_by=str(run_by) if run_by else None
     )

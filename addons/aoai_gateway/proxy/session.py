@@ -36,8 +36,8 @@ from aoai_gateway.engine.effects import ClientGone, Ended, Result
 from aoai_gateway.proxy.http1 import BROKEN_OFF
 from aoai_gateway.proxy.session_meaning import Passed, SessionMeaning
 from aoai_gateway.proxy.session_opening import FRAME, MOST_PARTS, TURN_SECONDS, Preamble, Side, pieces
-from aoai_gateway.wire import session_errors, session_messages
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire import session_messages
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.masking import Screen, masked
 
 if TYPE_CHECKING:
@@ -154,11 +154,11 @@ class MessageSession:
         if now >= self._ends_at:
             seconds = self._limits.session_seconds
             yield from self._end(
-                session_errors.session_expired(f"The session has lasted for {seconds:,.0f} s.")
+                session_messages.session_expired(f"The session has lasted for {seconds:,.0f} s.")
             )
         elif now >= self._silent_at:
             seconds = self._limits.session_idle_seconds
-            yield from self._end(session_errors.session_expired(f"Nothing was said for {seconds:,.0f} s."))
+            yield from self._end(session_messages.session_expired(f"Nothing was said for {seconds:,.0f} s."))
         else:
             yield from self.watch()
 
@@ -166,11 +166,11 @@ class MessageSession:
         """End the session since the gateway ends: now, or when the response under way has come."""
         self._leaving = True
         if at_once or self._quota.is_idle:
-            yield from self._end(session_errors.session_moved())
+            yield from self._end(session_messages.session_moved())
 
     def flooded(self) -> CommandGenerator[None]:
         """End the session: its client sends faster than its messages are taken."""
-        yield from self._end(session_errors.message_too_large(self._limits.message_mb * 1024 * 1024))
+        yield from self._end(session_messages.message_too_large(self._limits.message_mb * 1024 * 1024))
 
     def client_gone(self) -> CommandGenerator[None]:
         """Take in that the client's connection has ended without a close."""
@@ -180,9 +180,9 @@ class MessageSession:
 
     def backend_gone(self) -> CommandGenerator[None]:
         """Take in that the backend's connection has ended without a close."""
-        error = session_errors.session_disconnected()
+        error = session_messages.session_disconnected()
         yield from self._tell(error)
-        yield from self._send(self.client, CloseConnection(session_errors.close_code(error), error.code))
+        yield from self._send(self.client, CloseConnection(session_messages.close_code(error), error.code))
         yield from self._over(1006, "", self.backend)
         self.result = replace(self._ended(), complete=False, reason="broke off its session")
 
@@ -190,7 +190,7 @@ class MessageSession:
         """End the session for a reason of the gateway's own, which the client is told."""
         if self.result is not None:
             return
-        code = session_errors.close_code(error)
+        code = session_messages.close_code(error)
         yield from self._tell(error)
         yield from self._send(self.client, CloseConnection(code, error.code))
         yield from self._send(self.backend, CloseConnection(1000, ""))
@@ -253,11 +253,11 @@ class MessageSession:
         side.socket.receive_data(data)
         for event in side.socket.events():
             if isinstance(event, BytesMessage) and side is self.client:
-                yield from self._end(session_errors.message_not_text())
+                yield from self._end(session_messages.message_not_text())
             elif isinstance(event, Message):
                 side.take(event.data)
                 if side.size > limit or len(side.parts) > MOST_PARTS:
-                    yield from self._end(session_errors.message_too_large(limit))
+                    yield from self._end(session_messages.message_too_large(limit))
                 elif event.message_finished:
                     yield from self._message(side, side.whole(), text=isinstance(event, TextMessage))
             elif isinstance(event, Ping | Pong):
@@ -302,7 +302,7 @@ class MessageSession:
         )
         yield from self._show(message)
         if self._here.is_killed():
-            yield from self._end(session_errors.session_expired("The session was ended by hand."))
+            yield from self._end(session_messages.session_expired("The session was ended by hand."))
             return
         passed: bytes | None = None if message.dropped else message.content
         if from_client and passed is not None and text:
@@ -369,7 +369,7 @@ class MessageSession:
 
     def _tell(self, error: GatewayError) -> CommandGenerator[None]:
         """Tell the client of an error, in the words of its SDK."""
-        text = session_errors.error_message(error, with_status=self._is_of_responses)
+        text = session_messages.error_message(error, with_status=self._is_of_responses)
         yield from self._send(self.client, TextMessage(text))
         message = WebSocketMessage(Opcode.TEXT, False, text.encode(), self._here.clock.time(), injected=True)
         yield from self._show(message)

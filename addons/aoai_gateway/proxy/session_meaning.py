@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING
 from aoai_gateway.quota.access import check_access
 from aoai_gateway.wire import errors, session_messages
 from aoai_gateway.wire.bodies import parse_body
-from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.session_errors import message_malformed
-from aoai_gateway.wire.session_messages import CREATE, LARGE_MESSAGE, SETTINGS, Message, with_models
+from aoai_gateway.wire.gateway_error import GatewayError
+from aoai_gateway.wire.session_messages import (
+    CREATE,
+    LARGE_MESSAGE,
+    SETTINGS,
+    Message,
+    message_malformed,
+    with_models,
+)
 
 if TYPE_CHECKING:
     from mitmproxy.proxy.layer import CommandGenerator

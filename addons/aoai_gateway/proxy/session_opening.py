@@ -20,9 +20,9 @@ from wsproto.utilities import generate_accept_token
 
 from aoai_gateway.proxy.heads import HeaderIndex
 from aoai_gateway.proxy.http1 import BROKEN_OFF
-from aoai_gateway.wire import session_errors
-from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.failure_codes import status_of
+from aoai_gateway.wire import session_messages
+from aoai_gateway.wire.backend_errors import status_of
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.secrets import PROTOCOLS, without_secret_protocols
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class SessionOpening:
         if self.first is not None:
             self.waiting += event.data
             if len(self.waiting) > limit:
-                yield from self.refuse(session_errors.message_too_large(limit))
+                yield from self.refuse(session_messages.message_too_large(limit))
             return False
         turn = self._here.now()
         self.side.socket.receive_data(event.data)
@@ -191,12 +191,12 @@ class SessionOpening:
                 yield from self.close(each.code)
                 return False
             elif isinstance(each, BytesMessage):
-                yield from self.refuse(session_errors.message_not_text())
+                yield from self.refuse(session_messages.message_not_text())
                 return False
             elif isinstance(each, Message):
                 self.side.take(each.data)
                 if self.side.size > limit or len(self.side.parts) > MOST_PARTS:
-                    yield from self.refuse(session_errors.message_too_large(limit))
+                    yield from self.refuse(session_messages.message_too_large(limit))
                     return False
                 if each.message_finished:
                     yield from self._take(self.side.whole(), text=isinstance(each, TextMessage))
@@ -211,7 +211,9 @@ class SessionOpening:
         if f'"{self._opened_by}"'.encode() in begin or (text and len(content) > len(begin)):
             self.first = content
             return
-        error = session_errors.message_malformed(f"The first message must be of the type {self._opened_by}.")
+        error = session_messages.message_malformed(
+            f"The first message must be of the type {self._opened_by}."
+        )
         self._malformed += 1
         if self._malformed < MOST_MALFORMED:
             yield from self._tell(error)
@@ -221,7 +223,7 @@ class SessionOpening:
     def refuse(self, error: GatewayError) -> CommandGenerator[None]:
         """Tell the client why there is no session, and close it."""
         yield from self._tell(error)
-        yield from self.close(session_errors.close_code(error))
+        yield from self.close(session_messages.close_code(error))
 
     def answer(self, response: http.Response) -> CommandGenerator[None]:
         """Tell the client of the answer that its first message got instead of a session, and close it."""
@@ -250,11 +252,13 @@ class SessionOpening:
     def close(self, code: int | None) -> CommandGenerator[None]:
         """Close the client's connection."""
         here = self._here
-        yield from self._send(CloseConnection(code or session_errors.POLICY_VIOLATION, ""))
+        yield from self._send(CloseConnection(code or session_messages.POLICY_VIOLATION, ""))
         yield here.send(ResponseProtocolError(here.id, "there is no session", BROKEN_OFF))
 
     def _tell(self, error: GatewayError) -> CommandGenerator[None]:
-        yield from self._send(TextMessage(session_errors.error_message(error, with_status=self.with_status)))
+        yield from self._send(
+            TextMessage(session_messages.error_message(error, with_status=self.with_status))
+        )
 
     def _send(self, event: Event) -> CommandGenerator[None]:
         if self.side.socket.state in (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING):

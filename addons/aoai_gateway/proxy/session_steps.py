@@ -20,7 +20,7 @@ from aoai_gateway.proxy.session import MessageSession
 from aoai_gateway.proxy.session_opening import SessionOpening
 from aoai_gateway.proxy.stream_context import Led, StreamPart
 from aoai_gateway.proxy.stream_events import State
-from aoai_gateway.wire.session_errors import message_too_large, session_expired, session_moved
+from aoai_gateway.wire.session_messages import message_too_large, session_expired, session_moved
 
 if TYPE_CHECKING:
     from mitmproxy.proxy import events

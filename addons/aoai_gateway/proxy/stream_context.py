@@ -31,7 +31,7 @@ from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.stream_events import DeadlinePassed, State
 from aoai_gateway.runtime.stream_hooks import Ask, Awaited, GatewayAskHook, Resume
 from aoai_gateway.usage.early import EarlyAnswer
-from aoai_gateway.wire.dialects import dialect_of
+from aoai_gateway.wire.targets import dialect_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from aoai_gateway.runtime.held_bytes import Held
     from aoai_gateway.runtime.spool import Spool
     from aoai_gateway.runtime.token_trials import Trial
-    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.gateway_error import GatewayError
     from aoai_gateway.wire.masking import KnownSecrets
     from aoai_gateway.wire.targets import Target
 

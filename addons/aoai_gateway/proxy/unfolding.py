@@ -19,8 +19,7 @@ from mitmproxy.proxy.layers.http import (
 )
 
 from aoai_gateway.proxy.stream_events import State
-from aoai_gateway.wire.content_coding import NotDecodedError
-from aoai_gateway.wire.stream_coding import StreamDecoder
+from aoai_gateway.wire.content_coding import NotDecodedError, StreamDecoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

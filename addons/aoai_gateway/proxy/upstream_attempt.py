@@ -49,7 +49,8 @@ from aoai_gateway.wire.authority import authority
 from aoai_gateway.wire.content_coding import MOST_AT_ONCE
 from aoai_gateway.wire.delivered import Delivered
 from aoai_gateway.wire.masking import Screen, masked
-from aoai_gateway.wire.references import is_id, references_in
+from aoai_gateway.wire.resource_names import is_id, references_in
+from aoai_gateway.wire.secrets import credential_fields
 from aoai_gateway.wire.stored import Pieces
 
 if TYPE_CHECKING:
@@ -168,10 +169,12 @@ class UpstreamAttempt:
         assert here.accepted is not None
         if here.accepted.token is not None:
             return (b"authorization", b"Bearer " + here.accepted.token.encode())
+        if endpoint.written_key is not None:
+            return (b"api-key", endpoint.written_key.encode())
         if credentials.is_coming(endpoint):
             yield from here.wait_for(credentials.wait_for(endpoint))
         # One may have been renewed since the call came in.
-        renewed = [masks for masks in credentials.masks() if masks not in here.secrets]
+        renewed = [masks for masks in credentials.masks if masks not in here.secrets]
         here.secrets = (*here.secrets, *renewed)
         return credentials.header(endpoint)
 
@@ -373,7 +376,7 @@ def build_request(
     elif content or shown.data.method not in MAY_LACK_BODY:
         fields.append((b"content-length", b"%d" % len(content)))
     if credential is not None:
-        fields += call.target.operation.dialect.showing(credential)
+        fields += credential_fields(credential, call.target.operation.dialect.key_headers)
     request = make_request(
         host=endpoint.host,
         port=endpoint.port,

@@ -41,9 +41,8 @@ from aoai_gateway.proxy.session_opening import Preamble
 from aoai_gateway.proxy.stream_events import DEADLINE_SLACK
 from aoai_gateway.proxy.unfolding import Unfolding
 from aoai_gateway.routing.responsiveness import Liveness
+from aoai_gateway.wire.backend_errors import NO_REASON, OUT_OF_CAPACITY, describe, status_of
 from aoai_gateway.wire.content_coding import MOST_AT_ONCE, NotDecodedError, decode, readable
-from aoai_gateway.wire.failure_codes import NO_REASON, OUT_OF_CAPACITY, status_of
-from aoai_gateway.wire.hints import describe
 from aoai_gateway.wire.operation import Cost
 from aoai_gateway.wire.stream import StreamReader
 from aoai_gateway.wire.stream_kinds import Verdict
@@ -57,10 +56,10 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.attempt import Attempt, Fault
     from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.effects import AttemptTimeouts, Result
+    from aoai_gateway.wire.backend_errors import Refusal
     from aoai_gateway.wire.delivered import Delivered
-    from aoai_gateway.wire.errors import GatewayError
-    from aoai_gateway.wire.model_names import ModelNames
-    from aoai_gateway.wire.refusals import Refusal
+    from aoai_gateway.wire.gateway_error import GatewayError
+    from aoai_gateway.wire.resource_names import ModelNames
 
 CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 """What an error's code looks like; anything else a backend puts there is not to be shown."""

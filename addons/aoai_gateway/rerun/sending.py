@@ -12,9 +12,9 @@ from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
 
 from aoai_gateway.rerun.answers import Answer, read
 from aoai_gateway.rerun.calls import CapturedCall, Outcome
-from aoai_gateway.wire.dialects import dialect_of
 from aoai_gateway.wire.stream import StreamReader
 from aoai_gateway.wire.stream_kinds import Verdict
+from aoai_gateway.wire.targets import dialect_of
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 600.0

@@ -23,7 +23,7 @@ from aoai_gateway.tokens.prompt import Prompt
 from aoai_gateway.wire import errors
 from aoai_gateway.wire.batch_file import Lines, LineTooLongError, whole_lines
 from aoai_gateway.wire.bodies import decode_body, is_read_elsewhere, parse_body, parse_upload
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.request_body import RequestBody
 from aoai_gateway.wire.stored import BLOCK
 

@@ -19,7 +19,7 @@ from aoai_gateway.tokens.models import family_of
 from aoai_gateway.tokens.prompt import Prompt
 from aoai_gateway.wire.batch_file import Lines, read_lines
 from aoai_gateway.wire.bodies import parse_body
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.request_body import RequestBody
 from aoai_gateway.wire.targets import Target
 

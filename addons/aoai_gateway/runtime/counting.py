@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from aoai_gateway.tokens import cost_hint
 from aoai_gateway.wire import errors
+from aoai_gateway.wire.gateway_error import GatewayError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -57,7 +58,7 @@ class TokenCounting:
         )
         try:
             return await self._counted(work)
-        except errors.GatewayError:
+        except GatewayError:
             # The client has its answer, and is to be charged for it.
             return counter.estimate_delivered(delivered)
 

@@ -58,8 +58,7 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.effects import Cancel, Reserve
     from aoai_gateway.engine.replicated_state import ReplicatedState
-    from aoai_gateway.identity.certificates import ShownCertificate
-    from aoai_gateway.identity.identify import Identified
+    from aoai_gateway.identity.identify import Identified, ShownCertificate
     from aoai_gateway.identity.verifier import TokenVerifier
     from aoai_gateway.quota.quotas import Reservation
     from aoai_gateway.runtime.observer import Observer

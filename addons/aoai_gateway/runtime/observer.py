@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.effects import EffectGenerator
     from aoai_gateway.runtime.stream_hooks import AttemptFailed
-    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.gateway_error import GatewayError
 
 
 class Observation(Protocol):

@@ -13,8 +13,8 @@ gateway_backend_failed        `BackendFailed`                         observe (t
 gateway_call_finished         `CallFinished`                          observe (the call does not wait)
 ============================  ======================================  =======================================
 
-Refusing is raising a :class:`~aoai_gateway.wire.errors.GatewayError`; any other exception fails closed: the
-client gets a 500 and nothing is sent. So does a coroutine that takes more than 30 seconds.
+Refusing is raising a `GatewayError` (:mod:`~aoai_gateway.wire.gateway_error`); any other exception fails
+closed: the client gets a 500 and nothing is sent. So does a coroutine that takes more than 30 seconds.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ class StateSync:
             self._join_peers(address, prefix)
             return True
         if config.budget_file is not None:
-            self._files.append(BudgetFile(config.budget_file, local.counters))
+            self._files.append(BudgetFile(config.budget_file, local))
         if config.affinity_path is not None:
             affinity, offset = self._gateway.engine.affinity, lambda: self._gateway.unix_offset
             self._files.append(AffinityFile(config.affinity_path, affinity, offset))

@@ -14,7 +14,7 @@ import logging
 import os
 import reprlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import batched
 from pathlib import Path
@@ -123,6 +123,16 @@ def _shortened(value: object) -> str:
     return reprlib.repr(value).encode("ascii", "backslashreplace").decode()
 
 
+async def now_and_then(flush: Callable[[], Awaitable[None]], interval: float = INTERVAL) -> None:
+    """Write again and again, until cancelled, with pauses that are longer where writing takes long."""
+    pause = interval
+    while True:
+        await asyncio.sleep(pause)
+        begun = time.monotonic()
+        await flush()
+        pause = max(interval, PAUSE_PER_WRITE * (time.monotonic() - begun))
+
+
 class BudgetFile:
     """Keeps the calendar budgets of `counters` in the file at `path`.
 
@@ -146,12 +156,7 @@ class BudgetFile:
 
     async def run(self) -> None:
         """Write the file whenever something was settled, until cancelled."""
-        pause = self._interval
-        while True:
-            await asyncio.sleep(pause)
-            begun = time.monotonic()
-            await self.flush()
-            pause = max(self._interval, PAUSE_PER_WRITE * (time.monotonic() - begun))
+        await now_and_then(self.flush, self._interval)
 
     async def flush(self) -> None:
         """Write the file if it is out of date. A failing disk is logged once and tried again."""

@@ -82,7 +82,7 @@ class Exchange:
         written = self._written_ms
         oldest = () if written is None else ("MINID", "~", written - int(KEPT_SECONDS * 1000))
         name = await self._writer.answer("XADD", self._events, *oldest, "*", *fields)
-        self._written_ms, _ = _order(name.decode())
+        self._written_ms, _ = order_of(name.decode())
 
     async def tell_homes(self, homes: Sequence[StoredHome]) -> None:
         """Append where state lives."""
@@ -132,7 +132,7 @@ class Exchange:
     async def follow(self) -> None:
         """Check that the stream is the one that was read last: one that began anew is read from its begin."""
         newest = await self._reader.answer("XREVRANGE", self._events, "+", "-", "COUNT", 1)
-        if not newest or _order(newest[0][0].decode()) < _order(self._last):
+        if not newest or order_of(newest[0][0].decode()) < order_of(self._last):
             self._last = "0-0"
 
 
@@ -188,6 +188,7 @@ def _pairs(words: Sequence[bytes]) -> dict[bytes, bytes]:
     return dict(zip(words[::2], words[1::2], strict=True))
 
 
-def _order(name: str) -> tuple[int, int]:
+def order_of(name: str) -> tuple[int, int]:
+    """Return what orders entries of a stream, by an entry's name."""
     milliseconds, _, number = name.partition("-")
     return int(milliseconds), int(number or 0)

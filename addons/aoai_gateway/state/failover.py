@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from random import Random
 from typing import Any, Final
 
@@ -91,14 +92,8 @@ class FailoverState:
         """Return what `reserve` would answer, booking nothing."""
         if self._degraded_since is not None:
             return self._local.peek(reservation, now)
-        return self._peek(reservation, now)
-
-    async def _peek(self, reservation: Reservation, now: float) -> Decision:
-        try:
-            return await self._shared.peek(reservation, now)
-        except StateUnavailableError as error:
-            self._degrade(error, now)
-            return self._local.peek(reservation, now)
+        locally = partial(self._local.peek, reservation, now)
+        return self._or_locally(self._shared.peek(reservation, now), locally, now)
 
     def reserve(self, reservation: Reservation, now: float) -> Answer[Decision]:
         """Book the reservation against all of its quotas, or against none."""
@@ -230,16 +225,16 @@ class FailoverState:
         """Return all open breaks with the seconds that are left of each."""
         if self._degraded_since is not None:
             return self._local.breaks(now)
-        return self._breaks(now)
-
-    async def _breaks(self, now: float) -> Mapping[Break, Left]:
-        try:
-            return await self._shared.breaks(now)
-        except StateUnavailableError as error:
-            self._degrade(error, now)
-            return self._local.breaks(now)
+        return self._or_locally(self._shared.breaks(now), partial(self._local.breaks, now), now)
 
     # Losing and regaining contact ----------------------------------------------------------------
+
+    async def _or_locally[T](self, asked: Awaitable[T], locally: Callable[[], T], now: float) -> T:
+        try:
+            return await asked
+        except StateUnavailableError as error:
+            self._degrade(error, now)
+            return locally()
 
     async def _unless_gone(self, asked: Awaitable[None], now: float) -> None:
         try:

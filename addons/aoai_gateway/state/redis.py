@@ -136,8 +136,7 @@ class RedisState:
             ids[reservation.client].append(reservation.id)
         for client, of_client in ids.items():
             keys = _client_keys(self._prefix, client)
-            words: tuple[str | int, ...] = (len(keys), *keys, "renew", self._lease, *of_client)
-            await self._answer(self._scripts.ask(self._quotas, len(words), packed_words(words)))
+            await self._answer(self._scripts.run(self._quotas, keys, ["renew", self._lease, *of_client]))
 
     async def open_break(
         self, backend: str, priority: str, seconds: float, now: float = 0, note: str = ""
@@ -190,8 +189,8 @@ class RedisState:
         return form.number, form.words % tuple(varying)
 
     async def _break(self, operation: str, of: Break, length: int = 0, note: str = "") -> Reply:
-        words = (len(self._breaks_keys), *self._breaks_keys, operation, json.dumps(of), length, note)
-        return await self._answer(self._scripts.ask(self._breaks, len(words), packed_words(words)))
+        arguments = (operation, json.dumps(of), length, note)
+        return await self._answer(self._scripts.run(self._breaks, self._breaks_keys, arguments))
 
     async def _answer(self, asked: Awaitable[Reply]) -> Reply:
         try:

@@ -15,7 +15,8 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self, override
+from functools import partial
+from typing import TYPE_CHECKING, Final, Self
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, NoScriptError
@@ -56,15 +57,27 @@ class Script:
 
 
 class _Question:
-    """One call of a script."""
+    """One call of a script. ``took`` hears what came of it, in the turn in which the answer comes.
 
-    __slots__ = ("asked", "count", "script", "words")
+    ``reply``: what a caller waits for, if one does.
+    """
 
-    def __init__(self, script: Script, count: int, words: bytes, asked: float) -> None:
+    __slots__ = ("asked", "count", "reply", "script", "took", "words")
+
+    def __init__(
+        self,
+        script: Script,
+        count: int,
+        words: bytes,
+        took: Callable[[Outcome], None],
+        reply: asyncio.Future[Reply] | None = None,
+    ) -> None:
         self.script = script
         self.count = count
         self.words = words
-        self.asked = asked
+        self.took: Callable[[Outcome], None] | None = took
+        self.reply = reply
+        self.asked = asyncio.get_running_loop().time()
 
     def command(self, *, teach: bool) -> bytes:
         """Return what is sent; with `teach`, the script's text instead of its digest."""
@@ -73,55 +86,10 @@ class _Question:
 
     def is_given_up(self) -> bool:
         """Whether the caller does not want to know any more, and the script is not to run."""
-        raise NotImplementedError
+        return self.reply is not None and self.reply.done()
 
     def take(self, outcome: Outcome) -> None:
         """Pass on what came of it. A second time does nothing."""
-        raise NotImplementedError
-
-
-class _Asked(_Question):
-    """One that a caller waits for."""
-
-    __slots__ = ("reply",)
-
-    def __init__(self, script: Script, count: int, words: bytes, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(script, count, words, loop.time())
-        self.reply: asyncio.Future[Reply] = loop.create_future()
-
-    @override
-    def is_given_up(self) -> bool:
-        return self.reply.done()
-
-    @override
-    def take(self, outcome: Outcome) -> None:
-        if self.reply.done():
-            pass
-        elif isinstance(outcome, asyncio.CancelledError):
-            self.reply.cancel()
-        elif isinstance(outcome, BaseException):
-            self.reply.set_exception(outcome)
-        else:
-            self.reply.set_result(outcome)
-
-
-class _Told(_Question):
-    """One that no caller waits for; ``took`` hears what came of it in the turn in which the answer comes."""
-
-    __slots__ = ("took",)
-
-    def __init__(
-        self, script: Script, count: int, words: bytes, asked: float, took: Callable[[Outcome], None]
-    ) -> None:
-        super().__init__(script, count, words, asked)
-        self.took: Callable[[Outcome], None] | None = took
-
-    @override
-    def is_given_up(self) -> bool:
-        return False
-
-    @override
-    def take(self, outcome: Outcome) -> None:
         took, self.took = self.took, None
         if took is None:
             return
@@ -130,6 +98,18 @@ class _Told(_Question):
         except Exception as error:  # a bug of ours; the rest of the batch has its answers all the same
             told = {"message": "an answer of the shared store could not be taken", "exception": error}
             asyncio.get_running_loop().call_exception_handler(told)
+
+
+def _settle(reply: asyncio.Future[Reply], outcome: Outcome) -> None:
+    """Give a caller what it waits for, if it still does."""
+    if reply.done():
+        pass
+    elif isinstance(outcome, asyncio.CancelledError):
+        reply.cancel()
+    elif isinstance(outcome, BaseException):
+        reply.set_exception(outcome)
+    else:
+        reply.set_result(outcome)
 
 
 class Runner:
@@ -169,10 +149,11 @@ class Runner:
         ``words``: so many (``count``) that follow on the script, packed: how many keys, keys, arguments.
         """
         loop = asyncio.get_running_loop()
-        question = _Asked(script, count, words, loop)
+        reply: asyncio.Future[Reply] = loop.create_future()
+        question = _Question(script, count, words, partial(_settle, reply), reply)
         if self._is_closed:
             question.take(asyncio.CancelledError())
-            return question.reply
+            return reply
         self._waiting.append(question)
         self._is_urgent = True
         if not (self._starts_at_once or self._is_busy()):
@@ -180,12 +161,12 @@ class Runner:
             if self._start is not None:
                 self._start.cancel()
             self._start = loop.call_soon(self._begin)
-        return question.reply
+        return reply
 
     def tell(self, script: Script, count: int, words: bytes, took: Callable[[Outcome], None]) -> None:
         """Ask without waiting. ``took`` is given the answer, or an exception; CancelledError at the end."""
         loop = asyncio.get_running_loop()
-        question = _Told(script, count, words, loop.time(), took)
+        question = _Question(script, count, words, took)
         if self._is_closed:
             loop.call_soon(question.take, asyncio.CancelledError())
             return

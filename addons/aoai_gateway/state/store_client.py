@@ -9,7 +9,7 @@ one round trip then, in the order in which it was asked, and the counters are lo
 keys on three shards would be lost three times as often. So one shard carries it all, as a single Redis would.
 
 redis-py finds and opens the connection and signs in on it, with its own reader: hiredis makes room for
-as much as a wrong server says that it will send (:mod:`~aoai_gateway.state.replies`). Its commands and
+as much as a wrong server says that it will send (see `ReplyReader`). Its commands and
 pipelines are not used: for each command they take a connection out of a pool and give it back, set several
 timers and pack each argument anew, which is most of what a decision costs this process. What is asked goes
 through a `Channel`.

@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aoai_gateway.tokens.claude import add_claude, add_message
+from aoai_gateway.tokens.images import HEADER_BASE64_CHARS
 from aoai_gateway.tokens.models import CLAUDE, Family, family_of
-from aoai_gateway.tokens.prompt import Prompt
-from aoai_gateway.tokens.tools import add_output_schema, add_tools
+from aoai_gateway.tokens.prompt import ENCRYPTED_CHARS_PER_TOKEN, Prompt, add_output_schema, add_tools
 
 REPLY_PRIMING = 3
 TOKENS_PER_CALL = 3
@@ -40,7 +39,7 @@ def read_prompt(operation_name: str, body: object, family: Family) -> Prompt:
             case "embeddings":
                 _plain(prompt, body.get("input"))
             case "messages" | "messages.count_tokens":
-                add_claude(prompt, body)
+                _claude(prompt, body)
             case _:
                 prompt.anything(body)
     return prompt
@@ -183,9 +182,108 @@ def _item(prompt: Prompt, item: Mapping[str, Any]) -> None:
             prompt.anything(item)
 
 
+# --- Claude --------------------------------------------------------------------------------------
+#
+# Anthropic publishes no tokenizer for its present models, so texts are counted with another vendor's
+# encoding, and framing is assumed. The count is never exact; what answers say of their prompts corrects it,
+# per deployment. Published are the tokens of an image, and of the instructions that come with tools ("Vision"
+# and "Tool use", Anthropic's documentation).
+
+TOOL_INSTRUCTIONS = 346
+"""The tokens with ``tool_choice`` auto, for Claude 4; a forced choice has some less."""
+
+CLAUDE_PER_MESSAGE = 4
+CLAUDE_PER_CALL = 12
+"""A call of a tool, or its result, beside names and contents."""
+
+
+def _claude(prompt: Prompt, body: Mapping[str, Any]) -> None:
+    prompt.exact = False
+    _claude_content(prompt, body.get("system"))
+    messages = body.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        if isinstance(message, Mapping):
+            _claude_message(prompt, message)
+    tools = body.get("tools")
+    if isinstance(tools, list) and tools:
+        prompt.tokens += TOOL_INSTRUCTIONS
+        add_tools(prompt, [_as_function(tool) for tool in tools])
+
+
+def _claude_message(prompt: Prompt, message: Mapping[str, Any]) -> None:
+    prompt.assume(CLAUDE_PER_MESSAGE)
+    _claude_content(prompt, message.get("content"))
+
+
+def _as_function(tool: object) -> object:
+    """A tool of the client's own as others write it; any other one as it is."""
+    if not isinstance(tool, Mapping) or tool.get("type", "custom") != "custom":
+        return tool
+    return {**tool, "type": "function", "parameters": tool.get("input_schema")}
+
+
+def _claude_content(prompt: Prompt, content: object) -> None:
+    """A text, or blocks. Results of tools hold blocks, too; iterative, as the client decides how deep."""
+    pending = [content]
+    while pending:
+        match pending.pop():
+            case str() as text:
+                prompt.text(text)
+            case list() as blocks:
+                pending.extend(reversed(blocks))
+            case Mapping() as block:
+                pending.extend(_claude_block(prompt, block))
+
+
+def _claude_block(prompt: Prompt, block: Mapping[str, Any]) -> tuple[object, ...]:
+    """Add one block. Returns the contents in it that are still to be added."""
+    match block.get("type"):
+        case "text":
+            return (block.get("text"),)
+        case "thinking":
+            return (block.get("thinking"),)
+        case "redacted_thinking":
+            data = block.get("data")
+            prompt.assume(len(data) // ENCRYPTED_CHARS_PER_TOKEN if isinstance(data, str) else 0)
+        case "image":
+            prompt.image(_claude_image(block.get("source")))
+        case "document":
+            prompt.text(block.get("title"))
+            prompt.text(block.get("context"))
+            return _claude_document(prompt, block.get("source"))
+        case "tool_result":
+            prompt.assume(CLAUDE_PER_CALL)
+            return (block.get("content"),)
+        case "tool_use":
+            prompt.assume(CLAUDE_PER_CALL)
+            prompt.text(block.get("name"))
+            prompt.anything(block.get("input"))
+        case _:
+            prompt.anything(block)
+    return ()
+
+
+def _claude_image(source: object) -> object:
+    """What tells an image's dimensions."""
+    data = source.get("data") if isinstance(source, Mapping) else None
+    return f"data:;base64,{data[:HEADER_BASE64_CHARS]}" if isinstance(data, str) else None
+
+
+def _claude_document(prompt: Prompt, source: object) -> tuple[object, ...]:
+    if not isinstance(source, Mapping):
+        return ()
+    match source.get("type"):
+        case "text":
+            return (source.get("data"),)
+        case "content":
+            return (source.get("content"),)
+    prompt.file(source.get("data"))
+    return ()
+
+
 _ELEMENTS = {
     "chat.completions": ("messages", _message),
     "responses": ("input", _item),
-    "messages": ("messages", add_message),
+    "messages": ("messages", _claude_message),
 }
 """Operation → the member with the elements of a conversation, and what adds one of them to a prompt."""

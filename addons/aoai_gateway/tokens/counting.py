@@ -1,10 +1,10 @@
-"""The count itself, which the engine asks for at admission and at settlement."""
+"""The count itself, which the engine asks for at admission and at settlement, and what corrects it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.tokens.bodies import read_messages, read_prompt
@@ -83,13 +83,7 @@ class Counter:
         Their sum is less than `count_request` of the body: that has tools and the reply's priming as well.
         Empty for other operations. Of many messages only the first ``at_most`` are counted.
         """
-        family = family_of(model)
-        counts = []
-        for prompt in read_messages(operation_name, body, family, at_most):
-            counted = self._count(prompt.texts, prompt.family)
-            exact = prompt.exact and counted.exact
-            counts.append(Count(prompt.tokens + counted.tokens, exact, counted.encoding, prompt.partial))
-        return counts
+        return list(map(self.count_prompt, read_messages(operation_name, body, family_of(model), at_most)))
 
     def scale(self, operation_name: str, body: Mapping[str, Any], model: str | None, *, chars: int) -> float:
         """Return the tokens for each one that is estimated without an encoding, by a sample of the texts.
@@ -149,3 +143,41 @@ class Counter:
 def cost_hint(body_bytes: int) -> bool:
     """Whether a body of that many bytes is small enough to be counted on the event loop."""
     return body_bytes <= EVENT_LOOP_BODY_BYTES
+
+
+WEIGHT = 0.1
+"""The weight of the newest observation, in an exponentially weighted moving average."""
+LOWEST, HIGHEST = 0.25, 4.0
+"""Bounds of every observation, and so of the ratio: one odd answer must not lift or lower a quota much."""
+SMALLEST_SAMPLE = 32
+"""Tokens below which an estimate is mostly framing and shows little about text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """Ratio of true to estimated tokens of one deployment, per way of counting; a value, never changed.
+
+    Some counts are systematically off: bytes instead of tokens, another vendor's tokenizer, framing that is
+    not published. Answers tell the true number, so the next estimate is scaled by the error of the last ones.
+    Per way (`Count.encoding`), because each errs differently, and a gateway changes from one to the other.
+    """
+
+    ratios: Mapping[str, float] = field(default_factory=dict)
+
+    def learned(self, count: Count, actual_tokens: int) -> Correction:
+        """After an answer: `count` as made for that request (uncorrected), usage's prompt tokens.
+
+        An exact count, a partial one (the service counted context that we never saw) and a tiny one
+        teach nothing.
+        """
+        if count.exact or count.partial or min(count.tokens, actual_tokens) < SMALLEST_SAMPLE:
+            return self
+        observed = min(max(actual_tokens / count.tokens, LOWEST), HIGHEST)
+        before = self.ratios.get(count.encoding, 1.0)
+        return Correction({**self.ratios, count.encoding: before + WEIGHT * (observed - before)})
+
+    def tokens(self, count: Count) -> int:
+        """The corrected number; an exact count stays what it is."""
+        if count.exact:
+            return count.tokens
+        return round(count.tokens * self.ratios.get(count.encoding, 1.0))

@@ -23,8 +23,10 @@ Size = tuple[int, int]
 
 ASSUMED_SIZE: Size = (1920, 1080)
 
-# A JPEG's dimensions follow its metadata segments: an EXIF thumbnail, a colour profile.
-_HEADER_BASE64_CHARS = 128 * 1024
+HEADER_BASE64_CHARS = 128 * 1024
+"""The beginning of an image's base64 in which its dimensions are. A JPEG's follow its metadata segments: an
+EXIF thumbnail, a colour profile."""
+
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -89,7 +91,7 @@ def size_of(url: object) -> Size | None:
     if start < 0:
         return None
     start += len(";base64,")
-    encoded = url[start : start + _HEADER_BASE64_CHARS]
+    encoded = url[start : start + HEADER_BASE64_CHARS]
     try:
         size = _size_in(base64.b64decode(encoded[: len(encoded) // 4 * 4]))
     except (ValueError, binascii.Error):

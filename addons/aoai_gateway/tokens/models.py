@@ -1,4 +1,4 @@
-"""The published facts about a model's tokens: encoding, framing, image rule.
+"""The published facts about a model's tokens: encoding, framing, image rule, the longest answer.
 
 Azure deployment names are arbitrary, so callers pass the *base model*: from the configuration, or as
 learned from a response's `model`. Encodings as in `tiktoken/model.py`; framing as in the OpenAI
@@ -9,6 +9,7 @@ OpenAI's vision guide.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from aoai_gateway.tokens.images import ImageRule, Patches, Pixels, Tiles
 from aoai_gateway.tokens.ranks import CL100K, O200K
@@ -93,3 +94,39 @@ def family_of(model: str | None) -> Family:
         ):
             return family
     return UNKNOWN
+
+
+_MOST_OUTPUT = {
+    "codex-mini": 100_000,
+    "gpt-3": 4_096,
+    "gpt-4": 8_192,
+    "gpt-4-32k": 32_768,
+    "gpt-4-turbo": 4_096,
+    "gpt-4.1": 32_768,
+    "gpt-4.5": 16_384,
+    "gpt-4o": 16_384,
+    "gpt-5": 128_000,
+    "gpt-5-chat": 16_384,
+    "gpt-oss": 131_072,
+    "o1": 100_000,
+    "o1-mini": 65_536,
+    "o1-preview": 32_768,
+    "o3": 100_000,
+    "o4-mini": 100_000,
+}
+"""The tokens of one answer at most, by the beginning of a model's name, of which the longest counts.
+
+From "Azure OpenAI models" in Microsoft's documentation, column "Max output tokens"; of several versions of a
+model the largest.
+"""
+
+UNKNOWN_MOST = 16_384
+"""Tokens, of a model that is not known."""
+
+
+@lru_cache(maxsize=1024)
+def most_output_tokens(model: str | None) -> int:
+    """Return the tokens that one answer of a base model can have, reasoning included."""
+    name = (model or "").strip().lower()
+    known = [prefix for prefix in _MOST_OUTPUT if name.startswith(prefix)]
+    return _MOST_OUTPUT[max(known, key=len)] if known else UNKNOWN_MOST

@@ -97,14 +97,10 @@ class Encodings:
         return f"Encodings({', '.join(self.by_name) or 'none'}; {len(self.problems)} problems)"
 
 
-def _at_once() -> None:
-    """Wait for nothing."""
-
-
 def load_encodings(
     folder: Path | None = None,
     environ: Mapping[str, str] = os.environ,
-    before_building: Callable[[], None] = _at_once,
+    before_building: Callable[[], None] = lambda: None,
 ) -> Encodings:
     """Read, check and build every encoding; blocking, for a thread before or beside the start.
 

@@ -56,9 +56,8 @@ def count_texts(encoding: Encoding | None, texts: Sequence[str]) -> Tally:
     """Tokens of all texts together, each encoded for itself; an estimate without an encoding."""
     if encoding is None:
         return Tally(sum(map(estimate, texts)), not any(texts))
-    chars = sum(map(len, texts))
-    if _too_much(texts, chars):
-        return Tally(count_sample(encoding, sample(texts), chars), exact=False)
+    if too_much(texts):
+        return Tally(count_sample(encoding, sample(texts), sum(map(len, texts))), exact=False)
     tokens = 0
     exact = True
     for text in texts:
@@ -94,11 +93,7 @@ def _clean_cut(text: str, start: int, end: int) -> int | None:
 
 def too_much(texts: Sequence[str]) -> bool:
     """Whether only a sample of these texts is counted."""
-    return _too_much(texts, sum(map(len, texts)))
-
-
-def _too_much(texts: Sequence[str], chars: int) -> bool:
-    return chars > EXACT_CHARS or len(texts) > EXACT_TEXTS
+    return len(texts) > EXACT_TEXTS or sum(map(len, texts)) > EXACT_CHARS
 
 
 def sample(texts: Sequence[str], most: int = EXACT_CHARS, piece: int = PIECE_CHARS) -> list[str]:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.engine.call import Outcome
 from aoai_gateway.usage.record import empty_record, written_time
-from aoai_gateway.wire.errors import quoted
+from aoai_gateway.wire.gateway_error import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.gateway_error import GatewayError
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from aoai_gateway.engine.attempt import FailureKind
 from aoai_gateway.engine.call import Outcome
 from aoai_gateway.usage.counts import OTHER, Counts, DeploymentLabels, Distribution, Utilization
 from aoai_gateway.usage.record import QUOTA_EXCEEDED, cost_of
-from aoai_gateway.wire.failure_codes import OUT_OF_CAPACITY
+from aoai_gateway.wire.backend_errors import OUT_OF_CAPACITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable

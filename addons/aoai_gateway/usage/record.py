@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from aoai_gateway.engine.call import Call
     from aoai_gateway.quota.effective_policy import PolicyAction
     from aoai_gateway.routing.order import Skip
-    from aoai_gateway.wire.errors import GatewayError
+    from aoai_gateway.wire.gateway_error import GatewayError
     from aoai_gateway.wire.hints import Headers
 
 SCHEMA = 1

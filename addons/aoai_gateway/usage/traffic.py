@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.engine.attempt import FailureKind
 from aoai_gateway.engine.call import Outcome
-from aoai_gateway.wire.failure_codes import OUT_OF_CAPACITY
+from aoai_gateway.wire.backend_errors import OUT_OF_CAPACITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

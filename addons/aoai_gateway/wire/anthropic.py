@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.sse import HEAD, LARGE_EVENT, SseEvent, decoded, type_of
 from aoai_gateway.wire.stream_kinds import Kind, Reading
 from aoai_gateway.wire.usage import AnswerFacts, Usage, facts_of, read_usage, search_answer

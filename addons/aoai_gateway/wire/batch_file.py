@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import overload
+from itertools import batched
 
-from aoai_gateway.wire.errors import GatewayError, invalid_body
+from aoai_gateway.wire.errors import invalid_body
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.json_members import Member, NotJsonError, read_document, read_object
 from aoai_gateway.wire.stored import BLOCK, Pieces, Stored, StoredText
 
@@ -76,23 +77,14 @@ class Lines:
         return Pieces(body, _Changes(self.places, new), len(self.places) // 2 * len(new) - self.named)
 
 
-class _Changes(Sequence[tuple[tuple[int, int], bytes]]):
+class _Changes:
     """A hundred thousand places as `Pieces` takes them, made one at a time."""
 
     def __init__(self, places: array[int], new: bytes) -> None:
         self._places, self._new = places, new
 
-    def __len__(self) -> int:
-        return len(self._places) // 2
-
-    @overload
-    def __getitem__(self, index: int) -> tuple[tuple[int, int], bytes]: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[tuple[tuple[int, int], bytes]]: ...
-    def __getitem__(self, index: int | slice) -> object:
-        if isinstance(index, slice):
-            return _Changes(self._places[2 * index.start : 2 * index.stop], self._new)
-        return (self._places[2 * index], self._places[2 * index + 1]), self._new
+    def __iter__(self) -> Iterator[tuple[tuple[int, int], bytes]]:
+        return (((start, end), self._new) for start, end in batched(self._places, 2))
 
 
 def whole_lines(body: Stored, start: int, end: int) -> Iterator[tuple[int, bytes]]:

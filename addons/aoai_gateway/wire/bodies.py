@@ -1,10 +1,10 @@
-"""Request bodies: the facts that policies and routing need, and edits that leave the rest as it came.
+"""Request bodies: the facts that policies and routing need, and where what may be edited stands.
 
-Most bodies are JSON (:mod:`~aoai_gateway.wire.json_body`); some are forms, which carry a file beside the same
-facts; some operations have none. What a body is, its operation's row says. An edit replaces the bytes of one
-value, or inserts one member, and every other byte goes to the backend as the client wrote it: key order,
-white space, escapes, the form of numbers. That keeps prompt caches warm, costs no re-encoding of a large
-body, and lets a backend see exactly what a debugger of prompts sees.
+Most bodies are JSON, which is decoded once; some are forms, which carry a file beside the same facts
+(`wire.forms`); some operations have none. What a body is, its operation's row says. An edit (`RequestBody`)
+replaces the bytes of one value, or inserts one member, and every other byte goes to the backend as the client
+wrote it: key order, white space, escapes, the form of numbers. That keeps prompt caches warm, costs no
+re-encoding of a large body, and lets a backend see exactly what a debugger of prompts sees.
 
 A large body is not decoded on the event loop: Python's decoder lets nothing else run until it is done. Of
 such a body only the facts and the short, flat members are kept.
@@ -14,18 +14,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 from aoai_gateway.wire.batch_file import read_file
 from aoai_gateway.wire.content_coding import NotDecodedError, decode
 from aoai_gateway.wire.errors import body_too_large, invalid_body
-from aoai_gateway.wire.forms import LONGEST_VALUE, Field, NotAFormError, is_form, read_form
-from aoai_gateway.wire.json_body import checked_model, parse_json, text_at
-from aoai_gateway.wire.json_members import NotJsonError
-from aoai_gateway.wire.operation import Body, Model
-from aoai_gateway.wire.operations import FOR_BATCHES
-from aoai_gateway.wire.request_body import EditPoints, RequestBody, Span
+from aoai_gateway.wire.forms import is_form, may_mean, parse_form
+from aoai_gateway.wire.json_members import JsonObject, NotJsonError
+from aoai_gateway.wire.operation import NAMED_IN_BODY, Body, Model, State
+from aoai_gateway.wire.operations import CHAT_COMPLETIONS, COMPLETIONS, RESPONSES
+from aoai_gateway.wire.request_body import EditPoints, RequestBody, Span, checked_model
+from aoai_gateway.wire.resource_names import references_in
 from aoai_gateway.wire.stored import InMemory, Stored, StoredText
-from aoai_gateway.wire.targets import Target
+from aoai_gateway.wire.targets import Target, knows_stream_options
 
 LARGE_BODY = 128 * 1024
 """Bytes of a body; one with more is decoded elsewhere. To decode so many takes half a millisecond, and 10 ms
@@ -36,6 +37,17 @@ SHORT_LINES = 8 * 1024
 
 REQUEST_CODINGS = ("gzip", "deflate", "br", "zstd")
 """Content codings of requests that are read."""
+
+
+SHORT_MEMBER = 4096
+"""Characters of a value that is kept of a large body, too. It must also be flat: there is no telling how deep
+another one is."""
+
+SMALL_BODY = 8192
+"""Bytes of a body that is not worth a look."""
+
+SHORTEST_ATTACHMENT = 1024
+"""Bytes of a string without a space in it that is taken for base64."""
 
 
 def is_read_elsewhere(target: Target, size: int) -> bool:
@@ -83,7 +95,7 @@ def parse_upload(target: Target, content_type: str | None, stored: Stored) -> Re
     The lines of a batch's input file are left to be read: they stand at ``edits.file``.
     """
     if is_form(content_type):
-        return replace(_parse_form(target, content_type or "", StoredText(stored)), stored=stored)
+        return replace(parse_form(target, content_type or "", StoredText(stored)), stored=stored)
     return replace(_opaque(target, b""), stored=stored)
 
 
@@ -100,14 +112,14 @@ def parse_body(target: Target, content_type: str | None, raw: bytes, *, short: b
             code="unsupported_media_type",
         )
     if expected in (Body.FORM, Body.ANY) and is_form(content_type):
-        form = _parse_form(target, content_type or "", raw)
+        form = parse_form(target, content_type or "", raw)
         span = form.edits.file
         return form if span is None else form.with_lines(read_file(InMemory(raw), *span))
     may_be_empty = target.operation.model is not Model.REQUIRED
     if expected is Body.NONE or (not raw and may_be_empty):
         return _opaque(target, raw)
     if expected is Body.JSON or _says_json(content_type):
-        return parse_json(target, raw, short=short)
+        return _parse_json(target, raw, short=short)
     if expected is Body.FORM:
         raise invalid_body(
             "This operation takes a form. Send content-type: multipart/form-data with its boundary.",
@@ -118,11 +130,6 @@ def parse_body(target: Target, content_type: str | None, raw: bytes, *, short: b
 
 _FORMS = ("multipart/", "application/x-www-form-urlencoded")
 _JSON_TYPE = re.compile(r"\s*application/(?:[a-z0-9.-]+\+)?json\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
-_FORM_FACTS = ("model", "stream", "user")
-_PURPOSE, _BATCH = FOR_BATCHES
-_FILE_FACTS = (_PURPOSE, "file", "user")
-_IMAGE_FACTS = ("n", "size", "quality", "partial_images")
-"""What is priced of a form that asks for images."""
 
 
 def _says_json(content_type: str | None) -> bool:
@@ -136,50 +143,6 @@ def _opaque(target: Target, raw: bytes) -> RequestBody:
     )
 
 
-def _parse_form(target: Target, content_type: str, raw: bytes | StoredText) -> RequestBody:
-    facts = _FORM_FACTS + (_IMAGE_FACTS if target.operation.family == "images" else ())
-    if target.operation.model is Model.LINES:
-        facts = _FILE_FACTS
-    if target.operation.model_in:
-        facts = (*facts, "session")
-    try:
-        named = read_form(raw, content_type)
-    except NotAFormError as error:
-        raise invalid_body(f"The request body is not a form: {error}.") from None
-    fields = [field for field in named if field.name in facts]
-    for field in named:
-        # Some receivers make no difference, and the client's rights are decided by these fields.
-        if field.name not in facts and (name := field.name.casefold()) in facts:
-            raise invalid_body(f"The field '{name}' must be written so.", param=name)
-    by_name = {field.name: field for field in fields}
-    if len(by_name) != len(fields):
-        twice = next(name for name in facts if sum(field.name == name for field in fields) > 1)
-        raise invalid_body(f"'{twice}' stands more than once in the form.", param=twice)
-    values: dict[str, str] = {}
-    session, file = by_name.pop("session", None), by_name.pop("file", None)
-    held = _model_of_session(target, raw, session) if session is not None else None
-    for field in by_name.values():
-        try:
-            values[field.name] = raw[field.start : min(field.end, field.start + LONGEST_VALUE)].decode()
-        except UnicodeDecodeError:
-            raise invalid_body(f"'{field.name}' is not UTF-8.", param=field.name) from None
-    model = by_name.get("model")
-    place = held[1] if held is not None else None if model is None else (model.start, model.end)
-    return RequestBody(
-        target.operation,
-        raw if isinstance(raw, bytes) else b"",
-        dict(values),
-        is_json=False,
-        model=checked_model(held[0] if held is not None else values.get("model")),
-        stream=target.operation.streams and (target.stream or values.get("stream", "").lower() == "true"),
-        references=target.references,
-        edits=EditPoints(
-            model=place,
-            file=(file.start, file.end) if file and _means(values.get(_PURPOSE, ""), _BATCH) else None,
-        ),
-    )
-
-
 def has_unread_lines(body: RequestBody) -> bool:
     """Whether any receiver may find, by what a body says, lines of a batch that are not read here."""
     unread = body.operation.unread_lines
@@ -187,25 +150,164 @@ def has_unread_lines(body: RequestBody) -> bool:
         return False
     name, value = unread
     found = [each for key, each in body.parsed.items() if key.casefold() == name]
-    return any(not value or _means(str(each), value) for each in found)
+    return any(not value or may_mean(str(each), value) for each in found)
 
 
-def _means(written: str, value: str) -> bool:
-    """Whether any receiver may read a value as this one."""
-    return written.strip().casefold() == value
+def _parse_json(target: Target, raw: bytes, *, short: bool) -> RequestBody:
+    """Read a body that is a JSON object. ``short``: keep only what is short of it.
 
-
-def _model_of_session(target: Target, raw: bytes | StoredText, field: Field) -> tuple[str, Span] | None:
-    """The model that a form names in the JSON of its field ``session``, and where its name stands."""
-    if field.end - field.start > LARGE_BODY:
-        raise invalid_body("'session' is too long.", param="session")
-    ways = (way[1:] for way in target.operation.model_in if way[0] == "session")
+    Raises `GatewayError` 400.
+    """
     try:
-        found = text_at(target, raw[field.start : field.end], ways)
+        return _Reader(target, raw).read(short=short)
     except NotJsonError as error:
-        raise invalid_body(f"'session' is not a JSON object: {error}.", param="session") from None
-    if found is None:
-        return None
-    # Without its quotes: a form's values are replaced as they are.
-    model, (start, end) = found
-    return model, (field.start + start, field.start + end)
+        raise invalid_body(f"The request body is not a JSON object: {error}.") from None
+
+
+class _Reader(JsonObject):
+    """Takes the facts out of the members, checking the types of those that decide something."""
+
+    def __init__(self, target: Target, raw: bytes) -> None:
+        super().__init__(raw)
+        self.target = target
+        self.operation = target.operation
+
+    def read(self, *, short: bool) -> RequestBody:
+        keys = self.operation.bounds
+        bounds = {key: self.integer(key, 0) for key in keys}
+        given = [bound for bound in bounds.values() if bound is not None]
+        stateful = self.operation.state is not State.NONE
+        include_usage, points = self.stream_options()
+        model, model_place = self.model()
+        previous = self.string("previous_response_id") if stateful else None
+        conversation = self.conversation_id() if stateful else None
+        return RequestBody(
+            operation=self.operation,
+            raw=self.raw,
+            parsed=self.short_values() if short else self.values,
+            whole=not short,
+            text_size=text_size(self.raw),
+            prompts=self.prompts() if self.operation is COMPLETIONS else 1,
+            model=model,
+            stream=self.operation.streams and (self.target.stream or bool(self.boolean("stream"))),
+            max_tokens=max(given, default=None),
+            n=self.count("n") if self.operation in (CHAT_COMPLETIONS, COMPLETIONS) else 1,
+            best_of=self.count("best_of") if self.operation is COMPLETIONS else 1,
+            include_usage=include_usage,
+            background=self.operation is RESPONSES and bool(self.boolean("background")),
+            store=self.boolean("store"),
+            previous_response_id=previous,
+            conversation_id=conversation,
+            prompt_cache_key=self.string("prompt_cache_key"),
+            has_encrypted_reasoning=stateful and self.has_encrypted_reasoning(),
+            references=self.references(previous, conversation) if stateful else (),
+            edits=EditPoints(
+                brace=self.byte(self.text.index("{") + 1),
+                has_members=bool(self.members),
+                model=model_place,
+                max_tokens=self.max_tokens_spans(keys),
+                max_tokens_key=self.max_tokens_key(keys),
+                n=self.span("n") if self.operation in (CHAT_COMPLETIONS, COMPLETIONS) else None,
+                best_of=self.span("best_of") if self.operation is COMPLETIONS else None,
+                **points,
+            ),
+        )
+
+    def short_values(self) -> dict[str, Any]:
+        return {key: member.value for key, member in self.members.items() if member.is_flat(SHORT_MEMBER)}
+
+    def model(self) -> tuple[str | None, Span | None]:
+        """The deployment that is named, and where."""
+        if self.operation.model not in NAMED_IN_BODY:
+            return None, None
+        if "model" in self.members:
+            return checked_model(self.string("model")), self.span("model")
+        held = self.text_at(self.operation.model_in)
+        return (None, None) if held is None else (checked_model(str(held.value)), self.span_of(held))
+
+    def prompts(self) -> int:
+        prompt: Any = self.values.get("prompt")
+        several = isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list)
+        return len(prompt) if several else 1
+
+    def conversation_id(self) -> str | None:
+        value = self.values.get("conversation")
+        if isinstance(value, dict):
+            value = value.get("id")
+        return value if isinstance(value, str) else None
+
+    def has_encrypted_reasoning(self) -> bool:
+        items = self.values.get("input")
+        return isinstance(items, list) and any(
+            isinstance(item, dict) and item.get("encrypted_content") for item in items
+        )
+
+    def references(self, *named: str | None) -> tuple[str, ...]:
+        names = (*self.target.references, *filter(None, named), *references_in(self.raw))
+        return tuple(dict.fromkeys(names))
+
+    def stream_options(self) -> tuple[bool | None, dict[str, Any]]:
+        """The client's value, and the edit points that concern it."""
+        member = self.members.get("stream_options")
+        if member is None:
+            return None, {}
+        if member.value is None:
+            return None, {"stream_options_null": self.span("stream_options")}
+        if not isinstance(member.value, dict):
+            raise invalid_body("'stream_options' must be an object.", param="stream_options")
+        inner = self.members_of(member)
+        points: dict[str, Any] = {
+            "stream_options_brace": self.byte(member.value_start + 1),
+            "stream_options_has_members": bool(inner),
+        }
+        asked = member.value.get("include_usage")
+        if asked is not None and not isinstance(asked, bool):
+            raise invalid_body(
+                "'stream_options.include_usage' must be true or false.", param="stream_options.include_usage"
+            )
+        if "include_usage" in inner:
+            points["include_usage"] = self.span_of(inner["include_usage"])
+        return asked, points
+
+    def max_tokens_spans(self, keys: tuple[str, ...]) -> tuple[Span, ...]:
+        """The bounds that are given; without any, one that is null: to add its key would double it."""
+        present = [(self.values.get(key), span) for key in keys if (span := self.span(key)) is not None]
+        given = tuple(span for value, span in present if value is not None)
+        return given or tuple(span for _, span in present[:1])
+
+    def max_tokens_key(self, keys: tuple[str, ...]) -> str | None:
+        if not keys:
+            return None
+        # max_completion_tokens came to Azure with the same api-versions as stream_options.
+        if self.operation is CHAT_COMPLETIONS and not knows_stream_options(
+            self.target.api, self.target.api_version
+        ):
+            return "max_tokens"
+        return keys[0]
+
+
+def text_size(raw: bytes) -> int:
+    """Return the bytes of a body, less those of images, audio and files, whose length means no tokens."""
+    size = len(raw)
+    if size < SMALL_BODY:
+        return size
+    attachments = start = 0
+    while start + SHORTEST_ATTACHMENT <= size:
+        # A body can have a million quotes. Looking back from where a long string would still go on passes
+        # over all the short ones before it at once.
+        quote = raw.rfind(b'"', start, start + SHORTEST_ATTACHMENT)
+        if quote >= 0:
+            start = quote + 1
+            continue
+        end = raw.find(b'"', start + SHORTEST_ATTACHMENT)
+        end = size if end < 0 else end
+        if _is_attachment(raw, start, end):
+            attachments += end - start
+        start = end + 1
+    return size - attachments
+
+
+def _is_attachment(raw: bytes, start: int, end: int) -> bool:
+    if raw.find(b" ", start, end) >= 0 or raw.find(b"\\u", start, end) >= 0:
+        return False
+    return raw[start:end].isascii()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aoai_gateway.wire import anthropic
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.stream_kinds import EventReader
 
 
@@ -50,13 +50,6 @@ class Dialect:
 
     def __repr__(self) -> str:
         return f"Dialect({self.name!r})"
-
-    def showing(self, credential: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-        """The fields in which a backend gets an endpoint's credential: a key where keys belong."""
-        name, value = credential
-        if name == b"authorization":
-            return [credential]
-        return [(header.encode(), value) for header in self.key_headers]
 
     def __reduce__(self) -> tuple[object, ...]:
         """Stay the same object in another process."""
@@ -96,14 +89,3 @@ DIALECTS: Mapping[str, Dialect] = {each.name: each for each in (OPENAI, ANTHROPI
 
 def _named(name: str) -> Dialect:
     return DIALECTS[name]
-
-
-def dialect_of(path: str) -> Dialect:
-    """The dialect that a client speaks, as far as the path of its request tells, be it right or wrong.
-
-    ``path`` is a request target as it came. A client that asks below ``/anthropic`` has an SDK that
-    understands Anthropic's errors.
-    """
-    segments = [part for part in path.partition("?")[0].lower().split("/") if part]
-    is_short = tuple(segments[:2]) == ANTHROPIC.short
-    return ANTHROPIC if is_short or segments[:1] == [ANTHROPIC.root[0]] else OPENAI

@@ -1,14 +1,11 @@
-"""Errors in Azure OpenAI's shape.
+"""The errors of requests that are not served: one function per kind; each message says what to do about it.
 
-The client always reads ``{"error": {"code", "message", "type", "param"}}`` with the status
-that Azure OpenAI would send, because that is what every SDK turns into a typed exception. One function per
-kind of error; each message says what to do about it. docs/reference/errors.md is made from this table.
+docs/reference/errors.md is made from this table, and from those of `wire.credential_errors` and
+`wire.session_messages`.
 
 ======================  ======  =============================================================
 code                    status  when
 ======================  ======  =============================================================
-401                     401     no key, or one that no client has
-invalid_token           401     a token, where clients have keys only
 DeploymentNotAllowed    403     the client may not use this deployment; the message lists the allowed ones
 EndpointNotAllowed      403     none of the endpoints of the client (`endpoints_allowed`) has this deployment
 no_price_configured     403     the client's budget is in money, and this deployment has no price
@@ -17,6 +14,7 @@ forbidden               403     a plugin refuses the call
 DeploymentNotFound      404     no such virtual deployment; the message lists those of the client
 404                     404     a path that is not Azure OpenAI's; the message names the probable one. Or no
                                 `api-version`, or one in which the backend has no such operation
+upgrade_required        426     a path that is a WebSocket, without its handshake (RFC 6455 §4.2.1)
 not_recorded            404     with `server_replay`: no answer to this call was captured
 method_not_allowed      405     a known path with another method
 invalid_target          400     a request for a forward proxy, a WebSocket where none is, no valid `Host`, or
@@ -56,17 +54,10 @@ upstream_timeout        504     a backend kept silent for longer than its deadli
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Self
 
-Header = tuple[str, str]
-
-LONGEST_HONOURED_SECONDS = 60.0
-"""The longest hint that every SDK obeys: openai-node and openai-python up to 2.51 ignore hints above 60 s."""
+from aoai_gateway.wire.gateway_error import GatewayError, quoted, retry_headers, rounded_up
 
 LAST_DATED = "2024-10-21"
 """Azure's last api-version with a date that is no preview; the v1 API took the place of later ones."""
@@ -74,71 +65,8 @@ LAST_DATED = "2024-10-21"
 SHORTEST_WAIT = 0.05
 """Seconds in the queue that a message mentions; less than that is the time it takes to look."""
 
-_UNPRINTABLE = re.compile(r"[^ -~]+")
-_LONGEST_QUOTE = 80
 
-
-@dataclass(eq=False)
-class GatewayError(Exception):
-    """An answer that the gateway gives itself, to be sent instead of a backend's.
-
-    ``code`` is one of the strings in the module's table. ``headers`` are to be added to the answer, beside
-    ``content-type: application/json``. Nothing in it is secret: it may be logged and shown as it is.
-    """
-
-    status: int
-    code: str
-    message: str
-    type: str = "invalid_request_error"
-    param: str | None = None
-    headers: tuple[Header, ...] = ()
-
-    def __str__(self) -> str:
-        return f"{self.status} {self.code}: {self.message}"
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Be whole when it is pickled: an exception's own way leaves out what was given by name."""
-        fields = (self.status, self.code, self.message, self.type, self.param, self.headers)
-        return type(self), fields
-
-    def without_frames(self) -> Self:
-        """Return it, for a call to keep: the frames that it came through hold that call, which would stay."""
-        self.__context__ = self.__cause__ = None
-        return self.with_traceback(None)
-
-    def as_dict(self) -> dict[str, str | None]:
-        """The value of the body's ``error`` member."""
-        return {"code": self.code, "message": self.message, "type": self.type, "param": self.param}
-
-    def body(self) -> bytes:
-        """The response body: JSON in ASCII, so that no odd name in a message can break its encoding."""
-        return json.dumps({"error": self.as_dict()}).encode()
-
-
-# --- the caller's identity --------------------------------------------------------------------------------
-
-
-def unauthorized() -> GatewayError:
-    """401: no key, or a key that belongs to no client. Worded like Azure's own."""
-    return GatewayError(
-        401,
-        "401",
-        "Access denied due to invalid subscription key or wrong API endpoint. Send a key that this gateway "
-        "knows, as the 'api-key' header or as 'Authorization: Bearer <key>'.",
-        type="authentication_error",
-    )
-
-
-def invalid_token(message: str = "it is malformed, expired or meant for another audience") -> GatewayError:
-    """401: a bearer token that is not accepted. ``message``: the reason, without any part of it."""
-    return GatewayError(
-        401,
-        "invalid_token",
-        f"The access token is not accepted: {message}. Request a new one for "
-        "https://cognitiveservices.azure.com/.default, or use a key of this gateway.",
-        type="authentication_error",
-        headers=(("www-authenticate", 'Bearer error="invalid_token"'),),
-    )
+# --- the caller's rights --------------------------------------------------------------------------
 
 
 def forbidden(message: str, code: str = "forbidden") -> GatewayError:
@@ -235,6 +163,21 @@ def not_built(family: str) -> GatewayError:
 def invalid_target(message: str) -> GatewayError:
     """400: a request target that is not a plain path, and so could choose a host."""
     return GatewayError(400, "invalid_target", message)
+
+
+def upgrade_required() -> GatewayError:
+    """426: a session is asked for without a WebSocket's handshake."""
+    return GatewayError(
+        426,
+        "upgrade_required",
+        "This path is a WebSocket: connect with ws:// or wss://, and the handshake of RFC 6455, version 13.",
+        headers=(("upgrade", "websocket"), ("sec-websocket-version", "13")),
+    )
+
+
+def no_websocket_here() -> GatewayError:
+    """400: a path that is no WebSocket is asked to be one."""
+    return invalid_target("This path cannot be upgraded to another protocol.")
 
 
 def invalid_body(message: str, param: str | None = None, code: str = "invalid_body") -> GatewayError:
@@ -413,54 +356,6 @@ def upstream_timeout(seconds: float | None = None, *, streaming: bool = False) -
     )
 
 
-# --- on the wire ----------------------------------------------------------------------------------
-
-
-def retry_headers(seconds: float) -> tuple[Header, ...]:
-    """The headers that make SDKs come back after ``seconds``.
-
-    Up to 60 s: ``retry-after-ms`` and ``retry-after``, both rounded up and at least 1 (openai-node answers
-    ``retry-after-ms: 0`` with an instant retry). Beyond, SDKs would ignore the hint and retry within
-    seconds, so it is the true ``retry-after`` with ``x-should-retry: false``, which all of them obey, and
-    no milliseconds. An infinite wait has no ``retry-after``.
-    """
-    if not math.isfinite(seconds):
-        return (("x-should-retry", "false"),)
-    if seconds > LONGEST_HONOURED_SECONDS:
-        return (("retry-after", str(_ceil(seconds))), ("x-should-retry", "false"))
-    return (
-        ("retry-after-ms", str(max(1, _ceil(seconds * 1000)))),
-        ("retry-after", str(max(1, _ceil(seconds)))),
-    )
-
-
-def stream_error_event(
-    operation_name: str, error: GatewayError, *, mid_event: bool = False, sequence_number: int = 0
-) -> bytes:
-    """The bytes to append to an event stream that broke, so that the client sees a failure.
-
-    Never followed by ``[DONE]``: openai-python takes a cleanly closed body for a complete answer, with or
-    without it. Checked against openai-python 3.x and openai-node 6.x, which both raise ``APIError``:
-
-    - chat and completions: an unnamed event whose data has a truthy ``error``;
-    - responses: an event named ``error``. Node raises for the name, Python only for a truthy ``error`` in
-      the data (it *yields* the flat form of the specification), so the data carries both forms.
-
-    ``mid_event`` says that the client has part of an event already. The blank line that is put before then
-    dispatches that part, and as half a JSON text it makes the SDKs raise their JSON parser's exception
-    instead: loud, but no ``APIError``. An event stream has no way to take back what was sent of an event,
-    so don't get there: pass on whole events only, as ``StreamReader.feed`` does, and where it could not
-    (an event over its limit) rather cut the connection, which SDKs report as ``APIConnectionError``.
-    """
-    details = error.as_dict()
-    before = b"\n\n" if mid_event else b""
-    if operation_name != "responses":
-        return before + b"data: " + json.dumps({"error": details}).encode() + b"\n\n"
-    # "type" names the event in the flat form; the error's own type is in the nested one.
-    data = {**details, "type": "error", "sequence_number": sequence_number, "error": details}
-    return before + b"event: error\ndata: " + json.dumps(data).encode() + b"\n\n"
-
-
 def _come_back(seconds: float) -> str:
     if not math.isfinite(seconds):
         return "Retrying will not help."
@@ -470,19 +365,8 @@ def _come_back(seconds: float) -> str:
 def _seconds(seconds: float) -> str:
     if not math.isfinite(seconds):
         return "an unknown time"
-    whole = max(1, _ceil(seconds))
+    whole = max(1, rounded_up(seconds))
     return f"{whole} second{'' if whole == 1 else 's'}"
-
-
-def _ceil(value: float) -> int:
-    # 16.1 * 1000 is 16100.000000000002 in binary; a hint is not to grow by that.
-    return math.ceil(round(value, 6))
-
-
-def quoted(text: str) -> str:
-    """A name that came from outside: printable ASCII, bounded, in quotes."""
-    clean = _UNPRINTABLE.sub("?", text)
-    return f"'{clean[:_LONGEST_QUOTE]}…'" if len(clean) > _LONGEST_QUOTE else f"'{clean}'"
 
 
 def _choose_from(names: Iterable[str], lead: str) -> str:

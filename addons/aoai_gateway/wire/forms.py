@@ -1,4 +1,4 @@
-"""Forms (multipart/form-data, RFC 7578): where the values of the short fields stand, and nothing copied.
+"""Forms (multipart/form-data, RFC 7578), and request bodies that are forms.
 
 A form carries a file of many megabytes, and beside it the fields that decide something: ``model``, which may
 stand behind the file, and ``stream``. Only the delimiters are searched and the parts' heads read. Each field
@@ -10,7 +10,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from aoai_gateway.wire.errors import invalid_body
+from aoai_gateway.wire.json_members import JsonObject, NotJsonError
+from aoai_gateway.wire.operation import Model
+from aoai_gateway.wire.operations import FOR_BATCHES
+from aoai_gateway.wire.request_body import EditPoints, RequestBody, Span, checked_model
 from aoai_gateway.wire.stored import StoredText
+from aoai_gateway.wire.targets import Target
 
 MOST_PARTS = 1_000
 MOST_HEAD = 8 * 1024
@@ -138,3 +144,81 @@ def _part_parameters(line: bytes) -> list[tuple[bytes, bytes]]:
     if line[at:].strip(b" \t;"):
         raise NotAFormError("the parameters of a part cannot be read")
     return found
+
+
+# --- request bodies ----------------------------------------------------------------------------
+
+_FORM_FACTS = ("model", "stream", "user")
+_PURPOSE, _BATCH = FOR_BATCHES
+_FILE_FACTS = (_PURPOSE, "file", "user")
+_IMAGE_FACTS = ("n", "size", "quality", "partial_images")
+"""What is priced of a form that asks for images."""
+
+LONGEST_SESSION = 128 * 1024
+"""Bytes of the settings of a session, which are decoded on the event loop."""
+
+
+def parse_form(target: Target, content_type: str, raw: bytes | StoredText) -> RequestBody:
+    """Read the facts of a body that is a form. Raises `GatewayError` 400."""
+    facts = _FORM_FACTS + (_IMAGE_FACTS if target.operation.family == "images" else ())
+    if target.operation.model is Model.LINES:
+        facts = _FILE_FACTS
+    if target.operation.model_in:
+        facts = (*facts, "session")
+    try:
+        named = read_form(raw, content_type)
+    except NotAFormError as error:
+        raise invalid_body(f"The request body is not a form: {error}.") from None
+    fields = [field for field in named if field.name in facts]
+    for field in named:
+        # Some receivers make no difference, and the client's rights are decided by these fields.
+        if field.name not in facts and (name := field.name.casefold()) in facts:
+            raise invalid_body(f"The field '{name}' must be written so.", param=name)
+    by_name = {field.name: field for field in fields}
+    if len(by_name) != len(fields):
+        twice = next(name for name in facts if sum(field.name == name for field in fields) > 1)
+        raise invalid_body(f"'{twice}' stands more than once in the form.", param=twice)
+    values: dict[str, str] = {}
+    session, file = by_name.pop("session", None), by_name.pop("file", None)
+    held = _model_of_session(target, raw, session) if session is not None else None
+    for field in by_name.values():
+        try:
+            values[field.name] = raw[field.start : min(field.end, field.start + LONGEST_VALUE)].decode()
+        except UnicodeDecodeError:
+            raise invalid_body(f"'{field.name}' is not UTF-8.", param=field.name) from None
+    model = by_name.get("model")
+    place = held[1] if held is not None else None if model is None else (model.start, model.end)
+    return RequestBody(
+        target.operation,
+        raw if isinstance(raw, bytes) else b"",
+        dict(values),
+        is_json=False,
+        model=checked_model(held[0] if held is not None else values.get("model")),
+        stream=target.operation.streams and (target.stream or values.get("stream", "").lower() == "true"),
+        references=target.references,
+        edits=EditPoints(
+            model=place,
+            file=(file.start, file.end) if file and may_mean(values.get(_PURPOSE, ""), _BATCH) else None,
+        ),
+    )
+
+
+def may_mean(written: str, value: str) -> bool:
+    """Whether any receiver may read a value as this one."""
+    return written.strip().casefold() == value
+
+
+def _model_of_session(target: Target, raw: bytes | StoredText, field: Field) -> tuple[str, Span] | None:
+    """The model that a form names in the JSON of its field ``session``, and where its name stands."""
+    if field.end - field.start > LONGEST_SESSION:
+        raise invalid_body("'session' is too long.", param="session")
+    try:
+        document = JsonObject(raw[field.start : field.end])
+    except NotJsonError as error:
+        raise invalid_body(f"'session' is not a JSON object: {error}.", param="session") from None
+    found = document.text_at(way[1:] for way in target.operation.model_in if way[0] == "session")
+    if found is None:
+        return None
+    # Without its quotes: a form's values are replaced as they are.
+    start, end = document.span_of(found)
+    return str(found.value), (field.start + start + 1, field.start + end - 1)

@@ -7,12 +7,12 @@ and ``retry-after-ms: 0`` on an exhausted window. A value that is not plausible 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from aoai_gateway.wire.backend_errors import read_error
 from aoai_gateway.wire.spans import leading_span, milliseconds, number, wait
 
 
@@ -108,12 +108,10 @@ def retry_hint(headers: Headers, body: bytes | None, now_epoch: float) -> float 
         hint = read(headers.get(name), now_epoch)
         if hint:
             # A backend that sends 0 in milliseconds sends 1 in seconds, and means neither.
-            if said_zero and _tokens_exhausted(headers):
-                return max(hint, _until_window_renews(headers))
-            return hint
+            return max(hint, _until_tokens_renew(headers)) if said_zero else hint
         said_zero = said_zero or hint == 0
-    if said_zero and _tokens_exhausted(headers):
-        return _until_window_renews(headers)
+    if said_zero and (seconds := _until_tokens_renew(headers)):
+        return seconds
     for found in (_in_members(body, now_epoch), _resets(headers, now_epoch), _in_text(body)):
         if found:
             return found
@@ -159,67 +157,6 @@ def read_rate_limits(headers: Headers) -> RateLimits:
     )
 
 
-def is_throttle_code(code: object) -> bool:
-    """Whether an error's ``code`` (a string or a number) or ``type`` says "too much, come back later"."""
-    if isinstance(code, bool) or not isinstance(code, str | int):
-        return False
-    return re.sub(r"[^a-z0-9]", "", str(code).lower()) in _THROTTLE_CODES
-
-
-# Without case and separators: RateLimitReached and rate_limit_reached are one.
-_THROTTLE_CODES = frozenset(
-    {
-        "429",
-        "insufficientquota",
-        "nocapacity",
-        "overloaded",
-        "quotaexceeded",
-        "ratelimiterror",
-        "ratelimitexceeded",
-        "ratelimitreached",
-        "serverisoverloaded",
-        "slowdown",
-        "throttled",
-        "toomanyrequests",
-    }
-)
-
-
-def describe(status: int, body: bytes | None) -> str:
-    """A few words on a failed response for logs and comments: its status, and its error's code.
-
-    Never the message: it can quote the prompt.
-    """
-    code = error_code(body)
-    return str(status) if code in (None, str(status)) else f"{status} {code}"
-
-
-def error_code(body: bytes | None) -> str | None:
-    """``error.code`` of a response body (else ``error.type``), if it looks like a code; None otherwise."""
-    error = read_error(body)
-    for name in ("code", "type"):
-        code = error.get(name)
-        if isinstance(code, int) and not isinstance(code, bool):
-            code = str(code)
-        if isinstance(code, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", code, re.ASCII):
-            return code
-    return None
-
-
-def read_error(body: bytes | None) -> Mapping[str, object]:
-    """The error object of a response body, nested under ``error`` or flat; empty if there is none."""
-    if not body or len(body) > 16 * _LONGEST_TEXT:
-        return {}
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(document, dict):
-        return {}
-    error = document.get("error")
-    return error if isinstance(error, dict) else document
-
-
 # --- one value ------------------------------------------------------------------------------------
 
 
@@ -230,10 +167,7 @@ def _integer(text: str | None) -> int | None:
 
 def utilization_of(headers: Headers) -> float | None:
     """Return how full the provisioned deployment that answered says to be; 1.0 is full, more is possible."""
-    return _percentage(headers.get("azure-openai-deployment-utilization"))
-
-
-def _percentage(text: str | None) -> float | None:
+    text = headers.get("azure-openai-deployment-utilization")
     value = number(text.strip().removesuffix("%").rstrip()) if text else None
     # Bursts above 100 % are real; 1,000 % is not.
     return value / 100 if value is not None and value < 1000 else None
@@ -297,14 +231,10 @@ def _window(headers: Headers, kind: str, now_epoch: float | None = None) -> _Win
     return limit, remaining, reset, renewal or None
 
 
-def _tokens_exhausted(headers: Headers) -> bool:
-    _, remaining, _, _ = _window(headers, "tokens")
-    return remaining is not None and remaining <= 0
-
-
-def _until_window_renews(headers: Headers) -> float:
-    _, _, _, renewal = _window(headers, "tokens")
-    return renewal or TOKEN_WINDOW_SECONDS
+def _until_tokens_renew(headers: Headers) -> float:
+    """Return the seconds until an exhausted window of tokens renews; 0 if it is not exhausted."""
+    _, remaining, _, renewal = _window(headers, "tokens")
+    return renewal or TOKEN_WINDOW_SECONDS if remaining is not None and remaining <= 0 else 0.0
 
 
 def _resets(headers: Headers, now_epoch: float) -> float | None:

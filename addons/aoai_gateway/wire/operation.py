@@ -7,7 +7,7 @@ all operations is `wire.operations`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from aoai_gateway.wire.dialects import OPENAI, Dialect
@@ -23,10 +23,9 @@ class Model(Enum):
     LINES = auto()
     """In each line of a file, where the form says that it is a batch's input (`wire.batch_file`)."""
 
-    @property
-    def in_body(self) -> bool:
-        """Whether the body's ``model`` names a deployment."""
-        return self in (Model.OPTIONAL, Model.REQUIRED)
+
+NAMED_IN_BODY = (Model.OPTIONAL, Model.REQUIRED)
+"""Where the body's ``model`` names a deployment."""
 
 
 class Classic(Enum):
@@ -112,21 +111,21 @@ class Operation:
     they come in parts or lie elsewhere."""
     reserves: bool = True
     known: bool = True
+    family: str = field(init=False)
+    """The family that it belongs to, by its SDK name's beginning: ``files`` of ``files.content``."""
 
-    @property
-    def family(self) -> str:
-        """The family that it belongs to, by its SDK name's beginning: ``files`` of ``files.content``."""
-        return self.name.partition(".")[0]
+    may_be_file: bool = field(init=False)
+    """Whether its answer may be a file."""
+
+    def __post_init__(self) -> None:
+        # Once, and not with each call.
+        object.__setattr__(self, "family", self.name.partition(".")[0])
+        object.__setattr__(self, "may_be_file", self.binary or not self.known)
 
     @property
     def address(self) -> str:
         """Its path, where no deployment stands in it; ids as ``{…}``."""
         return "/" + "/".join((*self.dialect.root, self.path))
-
-    @property
-    def may_be_file(self) -> bool:
-        """Whether its answer may be a file."""
-        return self.binary or not self.known
 
     @property
     def prompt_form(self) -> str:

@@ -142,7 +142,8 @@ _VERBS: Mapping[str, Callable[..., Operation]] = {
 
 
 def _kept(collection: str, name: str, *verbs: str) -> Iterator[Operation]:
-    """Make the rows of a collection of things that live at one resource, by their usual verbs.
+    """Make the rows of a collection of things that live at one resource, by their usual verbs; with any other
+    verb, something is done with one of them (POST).
 
     The last part of ``name`` in the singular is the name of the id.
     """
@@ -150,7 +151,10 @@ def _kept(collection: str, name: str, *verbs: str) -> Iterator[Operation]:
     thing = things.removesuffix("es" if things.endswith("ches") else "s")
     for verb in verbs:
         path = collection if verb in ("create", "list") else f"{collection}/{{{thing}_id}}"
-        yield _VERBS[verb](f"{name}.{verb}", path=path)
+        if verb in _VERBS:
+            yield _VERBS[verb](f"{name}.{verb}", path=path)
+        else:
+            yield _post(f"{name}.{verb}", path=f"{path}/{verb}")
 
 
 _ALL = ("create", "list", "retrieve", "update", "delete")
@@ -166,6 +170,7 @@ FOR_BATCHES = ("purpose", "batch")
 """The member, of a form or of JSON, that makes a file a batch's input."""
 
 _RUN = "threads/{thread_id}/runs/{run_id}"
+_FILE_BATCHES = "vector_stores/{vector_store_id}/file_batches"
 
 OPERATIONS: tuple[Operation, ...] = (
     CHAT_COMPLETIONS,
@@ -184,8 +189,7 @@ OPERATIONS: tuple[Operation, ...] = (
     # responses, and what is stored of them
     RESPONSES,
     _get("responses.retrieve", path="responses/{response_id}", streams=True),
-    _delete("responses.delete", path="responses/{response_id}"),
-    _post("responses.cancel", path="responses/{response_id}/cancel"),
+    *_kept("responses", "responses", "delete", "cancel"),
     _get("responses.input_items", path="responses/{response_id}/input_items"),
     _post("responses.compact", path="responses/compact", model=Model.REQUIRED, cost=Cost.ANSWER),
     _post("responses.input_tokens", path="responses/input_tokens", model=Model.REQUIRED),
@@ -205,36 +209,16 @@ OPERATIONS: tuple[Operation, ...] = (
     _post("uploads.complete", path="uploads/{upload_id}/complete", creates=True),
     _post("uploads.cancel", path="uploads/{upload_id}/cancel"),
     _post("batches.create", path="batches", creates=True, unread_lines=("input_blob", "")),
-    *_kept("batches", "batches", "list", "retrieve"),
-    _post("batches.cancel", path="batches/{batch_id}/cancel"),
-    *_kept("vector_stores", "vector_stores", *_ALL),
-    _post("vector_stores.search", path="vector_stores/{vector_store_id}/search"),
+    *_kept("batches", "batches", "list", "retrieve", "cancel"),
+    *_kept("vector_stores", "vector_stores", *_ALL, "search"),
     *_kept("vector_stores/{vector_store_id}/files", "vector_stores.files", *_ALL),
     _get("vector_stores.files.content", path="vector_stores/{vector_store_id}/files/{file_id}/content"),
-    *_kept(
-        "vector_stores/{vector_store_id}/file_batches", "vector_stores.file_batches", "create", "retrieve"
-    ),
-    _post(
-        "vector_stores.file_batches.cancel",
-        path="vector_stores/{vector_store_id}/file_batches/{file_batch_id}/cancel",
-    ),
-    _get(
-        "vector_stores.file_batches.files",
-        path="vector_stores/{vector_store_id}/file_batches/{file_batch_id}/files",
-    ),
+    *_kept(_FILE_BATCHES, "vector_stores.file_batches", "create", "retrieve", "cancel"),
+    _get("vector_stores.file_batches.files", path=f"{_FILE_BATCHES}/{{file_batch_id}}/files"),
     *_kept("containers", "containers", "create", "list", "retrieve", "delete"),
-    _post(
-        "containers.files.create",
-        path="containers/{container_id}/files",
-        body=Body.ANY,
-        creates=True,
-    ),
+    _post("containers.files.create", path="containers/{container_id}/files", body=Body.ANY, creates=True),
     *_kept("containers/{container_id}/files", "containers.files", "list", "retrieve", "delete"),
-    _get(
-        "containers.files.content",
-        path="containers/{container_id}/files/{file_id}/content",
-        binary=True,
-    ),
+    _get("containers.files.content", path="containers/{container_id}/files/{file_id}/content", binary=True),
     # assistants, threads
     _post("assistants.create", path="assistants", model=Model.REQUIRED, creates=True),
     _post("assistants.update", path="assistants/{assistant_id}", model=Model.OPTIONAL),
@@ -259,8 +243,7 @@ OPERATIONS: tuple[Operation, ...] = (
         creates=True,
         bounds=_RUN_BOUNDS,
     ),
-    *_kept("threads/{thread_id}/runs", "threads.runs", "list", "retrieve", "update"),
-    _post("threads.runs.cancel", path=f"{_RUN}/cancel"),
+    *_kept("threads/{thread_id}/runs", "threads.runs", "list", "retrieve", "update", "cancel"),
     _post(
         "threads.runs.submit_tool_outputs",
         path=f"{_RUN}/submit_tool_outputs",
@@ -290,10 +273,8 @@ OPERATIONS: tuple[Operation, ...] = (
         # The last two are those of Azure's previews.
         for path in ("client_secrets", "translations/client_secrets", "sessions", "transcription_sessions")
     ),
-    *(
-        _post(f"realtime.calls.{verb}", path=f"realtime/calls/{{call_id}}/{verb}", creates=verb == "refer")
-        for verb in ("accept", "hangup", "refer", "reject")
-    ),
+    *_kept("realtime/calls", "realtime.calls", "accept", "hangup", "reject"),
+    _post("realtime.calls.refer", path="realtime/calls/{call_id}/refer", creates=True),
     _post(
         "realtime.calls.create",
         path="realtime/calls",
@@ -304,10 +285,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     # fine-tuning, evals
     *_kept("fine_tuning/jobs", "fine_tuning.jobs", "create", "list", "retrieve", "delete"),
-    *(
-        _post(f"fine_tuning.jobs.{verb}", path=f"fine_tuning/jobs/{{job_id}}/{verb}")
-        for verb in ("cancel", "pause", "resume")
-    ),
+    *_kept("fine_tuning/jobs", "fine_tuning.jobs", "cancel", "pause", "resume"),
     _get("fine_tuning.jobs.events", path="fine_tuning/jobs/{job_id}/events"),
     _get("fine_tuning.jobs.checkpoints", path="fine_tuning/jobs/{job_id}/checkpoints"),
     _post(
@@ -326,10 +304,8 @@ OPERATIONS: tuple[Operation, ...] = (
         creates=True,
         model_in=(("data_source", "model"),),
     ),
-    *_kept("evals/{eval_id}/runs", "evals.runs", "list", "retrieve", "delete"),
-    _post("evals.runs.cancel", path="evals/{eval_id}/runs/{run_id}/cancel"),
-    # Azure's first form of it.
-    _post("evals.runs.update", path="evals/{eval_id}/runs/{run_id}"),
+    # Azure's first form of cancel is update.
+    *_kept("evals/{eval_id}/runs", "evals.runs", "list", "retrieve", "delete", "cancel", "update"),
     *_kept("evals/{eval_id}/runs/{run_id}/output_items", "evals.runs.output_items", "list", "retrieve"),
     # videos
     _post("videos.create", path="videos", body=Body.FORM, model=Model.REQUIRED, creates=True),

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aoai_gateway.wire.batch_file import Lines
-from aoai_gateway.wire.errors import missing_deployment
+from aoai_gateway.wire.errors import invalid_body, missing_deployment
+from aoai_gateway.wire.json_members import replaced
 from aoai_gateway.wire.operation import Classic, Model, Operation
 from aoai_gateway.wire.stored import InMemory, Pieces, Stored
 from aoai_gateway.wire.targets import Target
 
 Span = tuple[int, int]
+
+_LONGEST_MODEL = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class RequestBody:
     prompt_cache_key: str | None = field(default=None, repr=False)
     has_encrypted_reasoning: bool = False
     references: tuple[str, ...] = field(default=(), repr=False)
-    """References that only one resource can resolve, the most telling first (`wire.references`)."""
+    """References that only one resource can resolve, the most telling first (`wire.resource_names`)."""
     coded: bytes | None = field(default=None, repr=False)
     """The body as it came, where it came with a content coding; ``raw`` is its text then."""
     stored: Stored | None = field(default=None, repr=False)
@@ -111,10 +114,6 @@ class RequestBody:
     def without_raw(self) -> RequestBody:
         """The same facts, without the bytes: the caller of the parser has those."""
         return replace(self, raw=b"")
-
-    def with_model(self, name: str) -> bytes:
-        """The body with ``model`` set to ``name``; unchanged when it has no ``model``."""
-        return self.edited(model=name)
 
     def with_lines(self, lines: Lines) -> RequestBody:
         """Return the same body with the deployment that the lines of its batch file name."""
@@ -183,19 +182,17 @@ class RequestBody:
         if added:
             comma = b"," if points.has_members else b""
             changes.append(((points.brace, points.brace), b",".join(added) + comma))
-        if not changes and self.coded is not None:
-            return self.coded
-        return _apply(self.raw, changes)
+        if changes:
+            return replaced(self.raw, sorted(changes))
+        return self.raw if self.coded is None else self.coded
 
 
-def _apply(raw: bytes, changes: list[tuple[Span, bytes]]) -> bytes:
-    if not changes:
-        return raw
-    pieces: list[bytes | memoryview] = []
-    position = 0
-    view = memoryview(raw)  # slices of it copy nothing; the body can be large
-    for (start, end), new in sorted(changes):
-        pieces += (view[position:start], new)
-        position = end
-    pieces.append(view[position:])
-    return b"".join(pieces)
+def checked_model(model: str | None) -> str | None:
+    """Return a deployment's name as a body gives it, None for none. Raises `GatewayError` 400."""
+    if not model:
+        # Microsoft's samples for JavaScript write "" where the client has the deployment, and so the path.
+        return None
+    # Printable also rules out lone surrogates, which no log and no header could take.
+    if len(model) > _LONGEST_MODEL or not model.isprintable():
+        raise invalid_body("'model' must be the name of a deployment.", param="model")
+    return model

@@ -98,7 +98,7 @@ def client_credential(
 ) -> Credential | None:
     """The credential of a request with these headers and this raw query; None without any.
 
-        ``key_headers`` count before ``Authorization`` (a key that is set by hand is meant; SDKs send one of
+    ``key_headers`` count before ``Authorization`` (a key that is set by hand is meant; SDKs send one of
     them), both before the query, and that before the subprotocols that a WebSocket's client offers. A bearer
     value in the shape of a JWT is a token, any other a key. Whether it is valid is not decided here.
     """
@@ -111,6 +111,14 @@ def client_credential(
         return Credential("jwt" if _JWT.fullmatch(bearer[1]) else "key", bearer[1])
     shown = _in_query(query) or next(iter(_split_protocols(headers.get(PROTOCOLS) or "")[1]), "")
     return Credential("jwt" if _JWT.fullmatch(shown) else "key", shown) if shown else None
+
+
+def credential_fields(
+    credential: tuple[bytes, bytes], key_headers: Sequence[str]
+) -> list[tuple[bytes, bytes]]:
+    """Return the fields in which a backend gets an endpoint's credential: a key in each that is for keys."""
+    name, value = credential
+    return [credential] if name == b"authorization" else [(key.encode(), value) for key in key_headers]
 
 
 def _in_query(query: str) -> str:
@@ -176,6 +184,8 @@ def strip_secret_query(target: str) -> str:
     The rest stays as it is. Other parameters may look secret, but are between the client and Azure.
     """
     path, mark, query = target.partition("?")
+    if not mark:
+        return target
     kept = [pair for pair in query.split("&") if _name(pair) not in _OURS_IN_QUERY]
     if len(kept) == query.count("&") + 1:
         return target

@@ -1,10 +1,26 @@
-"""The messages of a realtime session: the facts that quotas, routing and records need of them.
+"""The messages of a session (a WebSocket): what quotas, routing and records need of them; and its errors.
 
 Most messages are pieces of audio and text, which pass unread. Of a server only those are decoded that can be
 about a response, its usage or the session; a client's are all decoded, since they may name a model. A large
 one of a client's is read elsewhere (`runtime.body_reader`).
 
 Names of events are those of Azure OpenAI's realtime reference, v1 and preview.
+
+Before the handshake is answered, an error is an ordinary answer. After it, it is a message that the client's
+SDK knows as an error; where it ends the session, the close code that goes with it follows (RFC 6455 §7.4.1).
+
+==========================  ======  =============================================================
+code                        status  when
+==========================  ======  =============================================================
+message_too_large           413     a message over `limits.message_mb`; the session ends, close code 1009
+message_not_text            415     a client's binary message: no operation has any; the session ends, close
+                                    code 1003
+message_malformed           400     a message that is not JSON, or not what the session takes; it goes nowhere
+session_expired             408     the session lasted for `limits.session_seconds`, or nothing came for
+                                    `limits.session_idle_seconds`; close code 1001
+session_moved               503     the gateway ends, so the session does; connect again. Close code 1001
+session_disconnected        502     the backend broke the session off; close code 1011
+==========================  ======  =============================================================
 """
 
 from __future__ import annotations
@@ -15,8 +31,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.operations import UNKNOWN
-from aoai_gateway.wire.session_errors import message_malformed
 from aoai_gateway.wire.targets import Target
 from aoai_gateway.wire.usage import Usage, read_usage, search_answer
 
@@ -67,6 +83,8 @@ class Message:
 
     type: str
     members: Mapping[str, Any]
+    found_usage: Usage | None = None
+    """What was found where a large message was searched, and not decoded."""
 
     @property
     def response_id(self) -> str | None:
@@ -110,6 +128,8 @@ class Message:
     @property
     def usage(self) -> Usage | None:
         """The tokens that it reports: of a response, of a transcription, or of a whole session."""
+        if self.found_usage is not None:
+            return self.found_usage
         inner = _inner(self.members, "response").get("usage")
         return read_usage(inner if inner is not None else self.members.get("usage"))
 
@@ -151,27 +171,7 @@ def _search_told(content: bytes) -> Message | None:
     if kind is None:
         return None
     found = search_answer(content)
-    usage = found.usage
-    told = {} if usage is None else {"usage": _written(usage)}
-    return Message(DONE, {"response": {"id": found.response_id, **told}})
-
-
-def _written(usage: Usage) -> dict[str, Any]:
-    """Write usage as a server does, to be read as any other."""
-    return {
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "total_tokens": usage.total_tokens,
-        "input_token_details": {
-            "cached_tokens": usage.cached_tokens,
-            "audio_tokens": usage.input_audio_tokens,
-            "cached_tokens_details": {"audio_tokens": usage.cached_audio_tokens},
-        },
-        "output_token_details": {
-            "audio_tokens": usage.output_audio_tokens,
-            "reasoning_tokens": usage.reasoning_tokens,
-        },
-    }
+    return Message(DONE, {"response": {"id": found.response_id}}, found.usage)
 
 
 def read_asked(content: bytes) -> Message:
@@ -244,3 +244,75 @@ def _models(members: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str, s
 def _inner(members: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = members.get(name)
     return found if isinstance(found, Mapping) else {}
+
+
+# --- errors in a session ---------------------------------------------------------------------------------
+
+GOING_AWAY, UNSUPPORTED, POLICY_VIOLATION, TOO_BIG, INTERNAL_ERROR = 1001, 1003, 1008, 1009, 1011
+
+_CLOSE_CODES: Mapping[str, int] = {
+    "message_too_large": TOO_BIG,
+    "message_not_text": UNSUPPORTED,
+    "session_expired": GOING_AWAY,
+    "session_moved": GOING_AWAY,
+    "session_disconnected": INTERNAL_ERROR,
+    "internal_error": INTERNAL_ERROR,
+}
+
+
+def close_code(error: GatewayError) -> int:
+    """The close code of a session that ends for this; that of a policy for all that is not listed."""
+    return _CLOSE_CODES.get(error.code, POLICY_VIOLATION)
+
+
+def error_message(error: GatewayError, *, with_status: bool) -> str:
+    """The message that tells a client of an error in its session.
+
+    In a realtime session it is an event of the server's; in one of responses (``with_status``) it has the
+    status and headers that an answer would have had, too (Azure OpenAI, Responses over WebSocket).
+    """
+    told: dict[str, object] = {"type": "error", "event_id": f"event_gateway_{error.code}"}
+    if with_status:
+        told = {"type": "error", "status": error.status, "headers": dict(error.headers)}
+    return json.dumps({**told, "error": {**error.as_dict(), "event_id": None}})
+
+
+def message_too_large(limit: int) -> GatewayError:
+    """413: a message of more than ``limit`` bytes."""
+    return GatewayError(
+        413,
+        "message_too_large",
+        f"The message is larger than this gateway takes ({limit:,} bytes). Send less in one message.",
+    )
+
+
+def message_not_text() -> GatewayError:
+    """415: a client's binary message."""
+    return GatewayError(415, "message_not_text", "Messages are text, as JSON; audio is base64 in it.")
+
+
+def message_malformed(message: str) -> GatewayError:
+    """400: a message that is not what the session takes. Never quote content in ``message``."""
+    return GatewayError(400, "message_malformed", message)
+
+
+def session_expired(message: str) -> GatewayError:
+    """408: the session has lasted long enough, or says nothing."""
+    return GatewayError(408, "session_expired", f"{message} Connect again.", type="server_error")
+
+
+def session_moved() -> GatewayError:
+    """503: the gateway ends."""
+    return GatewayError(
+        503, "session_moved", "The gateway is shutting down. Connect again.", type="server_error"
+    )
+
+
+def session_disconnected() -> GatewayError:
+    """502: the backend has broken the session off."""
+    return GatewayError(
+        502,
+        "session_disconnected",
+        "The backend broke the session off. Connect again.",
+        type="server_error",
+    )

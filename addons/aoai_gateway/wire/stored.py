@@ -6,8 +6,10 @@ needs; it reads one block after the other, so memory stays small. `Pieces` is wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Protocol
+
+from aoai_gateway.wire.json_members import replaced
 
 BLOCK = 256 * 1024
 """Bytes that are read at a time."""
@@ -89,14 +91,14 @@ class StoredText:
 class Pieces:
     """A stored body in which some bytes are replaced.
 
-    ``changes``: places, in order, and the new bytes; there may be very many of them. ``growth``: how many
-    bytes they add, if that is known.
+    ``changes``: places, in order, and the new bytes; there may be very many of them, which are gone through
+    with each reading. ``growth``: how many bytes they add, if that is known.
     """
 
     def __init__(
         self,
         stored: Stored,
-        changes: Sequence[tuple[tuple[int, int], bytes]],
+        changes: Iterable[tuple[tuple[int, int], bytes]],
         growth: int | None = None,
     ) -> None:
         self._stored = stored
@@ -110,26 +112,15 @@ class Pieces:
 
     def blocks(self) -> Iterator[bytes]:
         """Read it, about a `BLOCK` at a time; the first bytes begin anew with each call."""
-        size, number, at = len(self._stored), 0, 0
-        while at < size or number < len(self._changes):
+        size, at = len(self._stored), 0
+        changes = iter(self._changes)
+        change = next(changes, None)
+        while at < size or change is not None:
             end = min(at + BLOCK, size)
             inside: list[tuple[tuple[int, int], bytes]] = []
-            while number < len(self._changes):
-                change = self._changes[number]
-                if change[0][0] >= end and end < size:
-                    break
+            while change is not None and (change[0][0] < end or end >= size):
                 inside.append(change)
                 end = max(end, change[0][1])
-                number += 1
-            yield _replaced(self._stored.read(at, end), at, inside)
+                change = next(changes, None)
+            yield replaced(self._stored.read(at, end), inside, at)
             at = end
-
-
-def _replaced(data: bytes, offset: int, changes: list[tuple[tuple[int, int], bytes]]) -> bytes:
-    pieces: list[bytes | memoryview] = []
-    view, done = memoryview(data), 0
-    for (start, end), new in changes:
-        pieces += (view[done : start - offset], new)
-        done = end - offset
-    pieces.append(view[done:])
-    return b"".join(pieces)

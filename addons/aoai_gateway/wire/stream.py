@@ -9,7 +9,7 @@ Meanwhile it answers the questions of replay, policy and accounting:
 - *verdict*: may the call still be replayed? A stream begins with a preamble without content
   (``response.created``, ``response.queued``, ``response.in_progress``, the prompt's filter results, a role
   without content). Azure OpenAI has been seen to refuse a call right after it, and to fail, inside a 200 that
-  has begun. `failure_codes` lists the errors that would be replayed as a status. The events that
+  has begun. `backend_errors` lists the errors that would be replayed as a status. The events that
   `StreamReader.feed` returns while the verdict is UNDECIDED can be held back, so that the call can be sent
   elsewhere when it turns REFUSED, and the client never knows.
 - *is it complete?* Azure OpenAI ends a stream with ``[DONE]`` or a response's last event. Other servers leave
@@ -32,13 +32,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from aoai_gateway.wire.backend_errors import BLOCKED, LONGEST_CODE, NO_REASON, status_of
 from aoai_gateway.wire.delivered import Delivered
 from aoai_gateway.wire.dialects import OPENAI, Dialect
-from aoai_gateway.wire.errors import GatewayError, stream_error_event
-from aoai_gateway.wire.failure_codes import LONGEST_CODE, NO_REASON, status_of
-from aoai_gateway.wire.model_names import ModelNames
-from aoai_gateway.wire.references import MOST_ITEMS, references_in
-from aoai_gateway.wire.refusals import BLOCKED
+from aoai_gateway.wire.gateway_error import GatewayError, stream_error_event
+from aoai_gateway.wire.resource_names import MOST_ITEMS, ModelNames, references_in
 from aoai_gateway.wire.sse import (
     HEAD,
     LARGE_EVENT,
@@ -50,8 +48,7 @@ from aoai_gateway.wire.sse import (
     type_of,
 )
 from aoai_gateway.wire.stream_kinds import NOTHING, Kind, StreamError, Verdict
-from aoai_gateway.wire.usage import AnswerFacts, Usage, facts_of, search_answer
-from aoai_gateway.wire.usage_removal import without_usage
+from aoai_gateway.wire.usage import AnswerFacts, Usage, facts_of, search_answer, without_usage
 
 _PREAMBLE_EVENTS = frozenset({b"response.created", b"response.queued", b"response.in_progress"})
 _COMPLETE_EVENTS = frozenset({b"response.completed", b"response.incomplete", b"response.cancelled"})
@@ -107,7 +104,7 @@ class StreamReader:
         self.model: str | None = None
         self.service_tier: str | None = None
         self.made: list[str] = []
-        """References that only this resource can resolve, the last one first (`wire.references`)."""
+        """References that only this resource can resolve, the last one first (`wire.resource_names`)."""
         self.finish_reasons: list[str] = []
         self.error: StreamError | None = None
         self.terminal_seen = False

@@ -26,7 +26,9 @@ from typing import Literal
 from urllib.parse import parse_qsl, quote, unquote, unquote_plus
 
 from aoai_gateway.wire import errors, path_hints
-from aoai_gateway.wire.dialects import ANTHROPIC, OPENAI, Dialect, dialect_of
+from aoai_gateway.wire.dialects import ANTHROPIC, OPENAI, Dialect
+from aoai_gateway.wire.errors import no_websocket_here, upgrade_required
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.operation import Classic, Operation
 from aoai_gateway.wire.operations import (
     CLASSIC_ONLY,
@@ -34,8 +36,7 @@ from aoai_gateway.wire.operations import (
     OPERATIONS,
     TABLES,
 )
-from aoai_gateway.wire.references import LONGEST_ID, is_id
-from aoai_gateway.wire.session_errors import no_websocket_here, upgrade_required
+from aoai_gateway.wire.resource_names import LONGEST_ID, is_id
 
 Api = Literal["classic", "v1", "anthropic"]
 
@@ -107,6 +108,17 @@ class Target:
         return self.operation.takes_stream_options and knows_stream_options(self.api, self.api_version)
 
 
+def dialect_of(path: str) -> Dialect:
+    """The dialect that a client speaks, as far as the path of its request tells, be it right or wrong.
+
+    ``path`` is a request target as it came. A client that asks below ``/anthropic`` has an SDK that
+    understands Anthropic's errors.
+    """
+    segments = [part for part in path.partition("?")[0].lower().split("/") if part]
+    is_short = tuple(segments[:2]) == ANTHROPIC.short
+    return ANTHROPIC if is_short or segments[:1] == [ANTHROPIC.root[0]] else OPENAI
+
+
 _DATED = re.compile(r"(\d{4}-\d{2}-\d{2})(?:-preview)?", re.ASCII)
 _STREAM_OPTIONS_SINCE = "2024-09-01"
 
@@ -142,9 +154,8 @@ def parse_target(method: str, path: str, *, websocket: bool = False) -> Target:
     is not Azure OpenAI's or a deployment that cannot be one, 405 for another method on a known path, 501
     for a family that is not served.
     """
-    if len(path) > LONGEST_REMEMBERED:
-        return _read(method, path, websocket=websocket)
-    return _remembered(method, path, websocket)
+    read = _read if len(path) <= LONGEST_REMEMBERED else _read.__wrapped__
+    return read(method, path, websocket)
 
 
 LONGEST_REMEMBERED = 512
@@ -152,11 +163,7 @@ LONGEST_REMEMBERED = 512
 
 
 @lru_cache(maxsize=512)
-def _remembered(method: str, path: str, websocket: bool) -> Target:
-    return _read(method, path, websocket=websocket)
-
-
-def _read(method: str, path: str, *, websocket: bool) -> Target:
+def _read(method: str, path: str, websocket: bool) -> Target:
     if method == "CONNECT" or not path.startswith("/"):
         raise errors.invalid_target(
             "This is a gateway, not a forward proxy: the request target must be a path such as "
@@ -277,9 +284,8 @@ class _Reader:
         """Return the deployment that the query names; all parameters that may name it must name the same."""
         named = {value for name, value in query if name in operation.in_query}
         if len(named) > 1:
-            raise errors.invalid_target(
-                f"The query names more than one deployment, in {_either(operation.in_query)}."
-            )
+            either = " or ".join(f"'{name}'" for name in operation.in_query)
+            raise errors.invalid_target(f"The query names more than one deployment, in {either}.")
         for name in named:
             if not DEPLOYMENT_NAME.fullmatch(name):
                 raise errors.deployment_not_found(name)
@@ -297,11 +303,7 @@ class _Reader:
             ) from None
 
 
-def _either(names: tuple[str, ...]) -> str:
-    return " or ".join(f"'{name}'" for name in names)
-
-
-def _not_ours(raw: str) -> errors.GatewayError:
+def _not_ours(raw: str) -> GatewayError:
     """Return the error for an unknown path, with the one that is probably meant."""
     bare = raw.partition("?")[0]
     dialect = dialect_of(bare)
@@ -312,7 +314,7 @@ def _not_ours(raw: str) -> errors.GatewayError:
     return errors.not_found(bare, path_hints.hint(bare, _IN_DEPLOYMENTS, _ELSEWHERE))
 
 
-def unknown_path_refused(target: Target) -> errors.GatewayError:
+def unknown_path_refused(target: Target) -> GatewayError:
     """404: a path that is not in the table, where only those in it may be asked for."""
     return _not_ours(target.with_prefix(""))
 

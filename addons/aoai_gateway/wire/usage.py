@@ -17,7 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aoai_gateway.wire.references import LONGEST_ID
+from aoai_gateway.wire.json_members import NotJsonError, read_document, without_member
+from aoai_gateway.wire.resource_names import LONGEST_ID
+from aoai_gateway.wire.sse import LARGE_EVENT, SseEvent
 
 _LARGEST_PLAUSIBLE = 10**12
 _LONGEST_AUDIO = 7 * 24 * 3600
@@ -295,3 +297,25 @@ def _details(usage: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
 
 def _text(value: object, longest: int = _LONGEST_TEXT) -> str | None:
     return value[:longest] if isinstance(value, str) and value else None
+
+
+# --- usage that no client asked for ----------------------------------------------------------------------
+
+
+def without_usage(event: SseEvent) -> bytes:
+    """The event's bytes without the ``usage`` member of its data's top level."""
+    raw, data = event.raw, event.data
+    if len(raw) > LARGE_EVENT and (b'"usage":null' not in raw or raw.count(b'"usage"') > 1):
+        return raw  # to find it among others, all of the event would have to be decoded
+    before, found, after = raw.partition(b',"usage":null')
+    if found and after.find(b'"usage"') < 0 and before.find(b'"usage"') < 0:
+        # include_usage puts it at the top level of every chunk; so the only one there is, is that.
+        return before + after
+    if data not in raw:
+        return raw  # data over several lines: no server sends JSON so
+    try:
+        text = data.decode()
+        kept = without_member(text, read_document(text), "usage")
+    except (UnicodeDecodeError, NotJsonError):
+        return raw
+    return raw.replace(data, kept.encode(), 1)

@@ -10,7 +10,7 @@ from tornado import iostream
 from aoai_gateway.inspect import snippets
 from aoai_gateway.inspect.client_replay import as_call
 from aoai_gateway.inspect.picked_views import head_of
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.workbench import child, hold, page_requests
 from aoai_gateway.workbench.calls import Feed
 from aoai_gateway.workbench.documents import document

@@ -17,7 +17,7 @@ from mitmproxy.http import HTTPFlow
 
 from aoai_gateway.inspect.views.facts import operation_of
 from aoai_gateway.rerun.case_set import PATHS
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.operations import UNKNOWN_NAME
 from aoai_gateway.wire.targets import parse_target
 

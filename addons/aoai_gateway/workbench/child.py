@@ -19,7 +19,7 @@ from aoai_gateway import child_process
 from aoai_gateway.rerun.case_set import SetError
 from aoai_gateway.rerun.expectations import ExpectationError
 from aoai_gateway.wire.content_coding import NotDecodedError, decode, readable
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.workbench.page_requests import BadRequestError, ChildError, EditError, NotFoundError
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from tornado import iostream, web
 from aoai_gateway.admin.answers import AnswerHandler, headers
 from aoai_gateway.rerun.case_set import SetError
 from aoai_gateway.rerun.expectations import ExpectationError
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.workbench import page_requests
 from aoai_gateway.workbench.calls import News
 from aoai_gateway.workbench.shape import as_json

@@ -19,9 +19,8 @@ from aoai_gateway.inspect.client_replay import aim, as_call, play
 from aoai_gateway.inspect.views.shapes import Unreadable, decode, mapping, mappings, text
 from aoai_gateway.rerun.case_set import PATHS
 from aoai_gateway.runtime.log_records import log_exception
-from aoai_gateway.wire.dialects import dialect_of
-from aoai_gateway.wire.errors import GatewayError
-from aoai_gateway.wire.targets import parse_target
+from aoai_gateway.wire.gateway_error import GatewayError
+from aoai_gateway.wire.targets import dialect_of, parse_target
 from aoai_gateway.workbench.calls import News
 from aoai_gateway.workbench.page_requests import EditError
 

@@ -1,18 +1,19 @@
-"""Budgets per day and month of a store that forgets: in a file, read at its start, written while it runs.
+"""What the workers' own store would forget, in files that are read at its start and written while it runs.
 
-The workers' own store keeps nothing on the disk. What `budget_file` promises is kept all the same: the file
-is that of a single process (:mod:`~aoai_gateway.state.budget_file`), so either can follow the other.
+That store keeps nothing on the disk. What `budget_file` and `affinity_file` promise is kept all the same: the
+files are those of a single process, so either can follow the other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import date, timedelta
+from itertools import batched
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote, unquote
 
 import redis
@@ -20,7 +21,9 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from aoai_gateway.quota.calendar import Period
-from aoai_gateway.state import budget_file
+from aoai_gateway.routing.affinity import Affinity
+from aoai_gateway.state import affinity_file, budget_file
+from aoai_gateway.state.exchange import KEPT_HOMES, homes_key, order_of, read_homes, written_homes
 
 _EPOCH: Final = date(1970, 1, 1)
 _KEPT: Final = timedelta(days=70)
@@ -29,21 +32,19 @@ _KEPT: Final = timedelta(days=70)
 STORE_SECONDS: Final = 5.0
 """The time that the store has to answer; it is on this machine."""
 
+TOGETHER: Final = 500
+"""Homes in one entry of the stream."""
+
+AT_ONCE: Final = 100
+"""Entries that are read at once."""
+
 type _Budget = tuple[str, str | None, Period]
 """Client, virtual deployment (None: over all) and period."""
 
 logger = logging.getLogger(__name__)
 
 
-def put(url: str, prefix: str, path: Path) -> None:
-    """Put what the file says into the store. One that is not there says nothing.
-
-    Raises BudgetFileError, and RedisError if the store does not take it.
-    """
-    put_entries(url, prefix, budget_file.read(path))
-
-
-def put_entries(url: str, prefix: str, entries: Iterable[budget_file.Entry]) -> None:
+def put_budgets(url: str, prefix: str, entries: Iterable[budget_file.Entry]) -> None:
     """Put budgets into an empty store, all or none of them. Raises RedisError."""
     with redis.Redis.from_url(url, socket_timeout=STORE_SECONDS) as store, store.pipeline() as all_at_once:
         for client, deployment, of, tokens in entries:
@@ -66,12 +67,7 @@ class BudgetKeeper:
 
     async def run(self) -> None:
         """Write until cancelled."""
-        pause = budget_file.INTERVAL
-        while True:
-            await asyncio.sleep(pause)
-            begun = time.monotonic()
-            await self.flush()
-            pause = max(budget_file.INTERVAL, budget_file.PAUSE_PER_WRITE * (time.monotonic() - begun))
+        await budget_file.now_and_then(self.flush)
 
     async def flush(self) -> None:
         """Write the file if it is out of date. What fails is logged once and tried again."""
@@ -109,8 +105,68 @@ class BudgetKeeper:
         return found
 
 
-def _text(field: bytes | str) -> str:
-    return field.decode() if isinstance(field, bytes) else field
+def put_affinity(url: str, prefix: str, path: Path) -> None:
+    """Put what the file says into the store. One that is not there says nothing. Raises AffinityFileError."""
+    with redis.Redis.from_url(url, socket_timeout=STORE_SECONDS) as store:
+        for some in batched(affinity_file.read(path), TOGETHER):
+            entry: dict[Any, Any] = written_homes([(key.hex(), name, seen) for key, name, seen in some])
+            store.xadd(homes_key(prefix), entry, maxlen=KEPT_HOMES, approximate=True)
+
+
+class AffinityKeeper:
+    """Writes the file with what workers learn: `run` as a task; at the end cancel it and `flush`."""
+
+    def __init__(self, url: str, prefix: str, path: Path) -> None:
+        self._store = redis.asyncio.Redis.from_url(url, socket_timeout=STORE_SECONDS)
+        self._key = homes_key(prefix)
+        self._affinity = Affinity()
+        self._file = affinity_file.AffinityFile(path, self._affinity)
+        self._last = "0-0"
+        self._failing = False
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        try:
+            await asyncio.to_thread(self._file.load)
+        except affinity_file.AffinityFileError as error:
+            logger.error("%s", error)
+            return
+        while True:
+            await asyncio.sleep(affinity_file.INTERVAL)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what was learned since the last time. What fails is logged once and tried again."""
+        try:
+            await self._hear()
+        except (OSError, RedisError) as error:
+            if not self._failing:
+                logger.error("Where stored responses and files are cannot be read in the store: %s", error)
+            self._failing = True
+        else:
+            self._failing = False
+        await self._file.flush()
+
+    async def _hear(self) -> None:
+        newest: Any = await self._store.xrevrange(self._key, "+", "-", count=1)
+        if newest and order_of(_text(newest[0][0])) < order_of(self._last):
+            self._last = "0-0"  # the store began anew
+        while True:
+            found: Any = await self._store.xrange(self._key, f"({self._last}", "+", count=AT_ONCE)
+            for name, fields in found:
+                self._last = _text(name)
+                # What another version has written, perhaps, is passed over.
+                with suppress(KeyError, TypeError, ValueError):
+                    for digest, endpoint, seen in read_homes(fields):
+                        home = (bytes.fromhex(digest), endpoint, seen)
+                        if self._affinity.take_in(home):
+                            self._file.note(home)
+            if len(found) < AT_ONCE:
+                return
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode() if isinstance(name, bytes) else name
 
 
 def _field(deployment: str | None, of: Period) -> str:

@@ -6,6 +6,8 @@ is told only once its signature has been found right; before that, every sender 
 ======================  ======  =============================================================
 code                    status  when
 ======================  ======  =============================================================
+401                     401     no key, or one that no client has
+invalid_token           401     a token, where clients have keys only
 token_too_large         401     it is longer than any real one
 token_malformed         401     it is no JWT, or lacks what every token has
 token_issuer_unknown    401     nothing that it claims to come from is trusted here
@@ -27,7 +29,7 @@ certificate_expired     401     the client's certificate has expired since it co
 
 from __future__ import annotations
 
-from aoai_gateway.wire.errors import GatewayError
+from aoai_gateway.wire.gateway_error import GatewayError
 
 _MESSAGES = {
     "token_too_large": "It is too long. Send an access token for this gateway, without needless claims",
@@ -70,3 +72,26 @@ def token_refused(code: str) -> GatewayError:
         return GatewayError(401, code, message, type="authentication_error")
     challenge = (("www-authenticate", 'Bearer error="invalid_token"'),)
     return GatewayError(401, code, message, type="authentication_error", headers=challenge)
+
+
+def unauthorized() -> GatewayError:
+    """401: no key, or a key that belongs to no client. Worded like Azure's own."""
+    return GatewayError(
+        401,
+        "401",
+        "Access denied due to invalid subscription key or wrong API endpoint. Send a key that this gateway "
+        "knows, as the 'api-key' header or as 'Authorization: Bearer <key>'.",
+        type="authentication_error",
+    )
+
+
+def invalid_token(message: str = "it is malformed, expired or meant for another audience") -> GatewayError:
+    """401: a bearer token that is not accepted. ``message``: the reason, without any part of it."""
+    return GatewayError(
+        401,
+        "invalid_token",
+        f"The access token is not accepted: {message}. Request a new one for "
+        "https://cognitiveservices.azure.com/.default, or use a key of this gateway.",
+        type="authentication_error",
+        headers=(("www-authenticate", 'Bearer error="invalid_token"'),),
+    )

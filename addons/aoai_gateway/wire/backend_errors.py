@@ -1,17 +1,152 @@
-"""Whose fault a refusal is, judged by its error; and whether another deployment may do better.
+"""What a backend's error says: its code, the status that it stands for, and whose fault it is.
+
+Azure OpenAI refuses and fails inside streams that have begun with 200, and the Responses API answers 200 with
+``{"status": "failed", "error": …}``. Had the same error come a moment earlier, it would have been a status,
+and the call would have been sent elsewhere. `status_of` names this status. A code that it does not know is
+the caller's own error (``content_filter``, ``invalid_prompt``, ``context_length_exceeded``,
+``invalid_encrypted_content``, a picture that cannot be read …): every backend would say the same, so it
+stands for no status that is replayed. Nor does a refused credential: it is checked before a stream begins.
 
 Between the gateway and Azure stand firewalls, proxies and API management, which refuse prompts with the same
-statuses. So a status alone proves nothing; here Azure's own errors are distinguished from theirs, by the code
-and the beginning of the message. The rest of it proves nothing: a firewall may quote the prompt.
+statuses. So a status alone proves nothing; Azure's own errors are distinguished from theirs by the code and
+the beginning of the message. The rest of it proves nothing: a firewall may quote the prompt.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from enum import StrEnum
 
-from aoai_gateway.wire.hints import error_code, read_error
+LARGEST_ERROR = 1024 * 1024
+"""Bytes of a response body in which an error is looked for."""
+
+
+def describe(status: int, body: bytes | None) -> str:
+    """A few words on a failed response for logs and comments: its status, and its error's code.
+
+    Never the message: it can quote the prompt.
+    """
+    code = error_code(body)
+    return str(status) if code in (None, str(status)) else f"{status} {code}"
+
+
+def error_code(body: bytes | None) -> str | None:
+    """``error.code`` of a response body (else ``error.type``), if it looks like a code; None otherwise."""
+    error = read_error(body)
+    for name in ("code", "type"):
+        code = error.get(name)
+        if isinstance(code, int) and not isinstance(code, bool):
+            code = str(code)
+        if isinstance(code, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", code, re.ASCII):
+            return code
+    return None
+
+
+def read_error(body: bytes | None) -> Mapping[str, object]:
+    """The error object of a response body, nested under ``error`` or flat; empty if there is none."""
+    if not body or len(body) > LARGEST_ERROR:
+        return {}
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(document, dict):
+        return {}
+    error = document.get("error")
+    return error if isinstance(error, dict) else document
+
+
+# --- the status that an error stands for -------------------------------------------------------------
+
+OVERLOADED = 529
+"""Anthropic's status for an API that has more to do than it can ("HTTP errors", Anthropic's reference)."""
+
+OUT_OF_CAPACITY = frozenset({429, OVERLOADED})
+"""Statuses of a call that was refused for want of capacity, and surely not begun."""
+
+# Sources: the Responses API's ResponseErrorCode (openai-python `types/responses/response_error.py`), codes
+# in 5xx answers of Azure OpenAI and API Management, the `type` of other servers' errors (vLLM, Anthropic).
+_STATUSES: Mapping[str, int] = {
+    **dict.fromkeys(
+        (
+            "insufficientquota",
+            "nocapacity",
+            "overloaded",
+            "quotaexceeded",
+            "ratelimiterror",
+            "ratelimitexceeded",
+            "ratelimitreached",
+            "serverisoverloaded",
+            "slowdown",
+            "throttled",
+            "toomanyrequests",
+        ),
+        429,
+    ),
+    "apierror": 500,
+    "engineerror": 500,
+    "internalerror": 500,
+    "internalfailure": 500,
+    "internalservererror": 500,
+    "modelerror": 500,
+    "servererror": 500,
+    "unknownerror": 500,
+    "badgateway": 502,
+    "upstreamerror": 502,
+    "engineoverloaded": 503,
+    "modelnotready": 503,
+    "overloadederror": OVERLOADED,
+    "serviceunavailable": 503,
+    "serviceunavailableerror": 503,
+    "temporarilyunavailable": 503,
+    "deadlineexceeded": 504,
+    "gatewaytimeout": 504,
+    "operationtimedout": 504,
+    "operationtimeout": 504,
+    "requesttimeout": 408,
+    "timeout": 504,
+    "timeouterror": 504,
+    "upstreamtimeout": 504,
+    "vectorstoretimeout": 504,
+}
+_NUMBERS = frozenset({408, 429, 500, 502, 503, 504, OVERLOADED})
+
+NO_REASON = 500
+"""The status of a response that failed without any reason: the backend would name a fault of the caller's."""
+
+LONGEST_CODE = 64
+
+
+def status_of(error: Mapping[str, object]) -> int | None:
+    """The status of 408, 429 and 5xx that an error object stands for; None if it is the caller's error.
+
+    Its ``code`` tells, or its ``type`` or ``status``, in this order. A code that is unknown counts only
+    where nothing else is known: Azure sends ``{"code": "some_new_code", "type": "server_error"}``.
+    """
+    for name in ("code", "type", "status"):
+        status = _status(error.get(name))
+        if status is not None:
+            return status
+    return None
+
+
+def _status(code: object) -> int | None:
+    plain = _plain(code)
+    if plain.isdecimal():
+        return int(plain) if int(plain) in _NUMBERS else None
+    return _STATUSES.get(plain)
+
+
+def _plain(code: object) -> str:
+    """Write a code (a text or a number) without case and separators, in which its spellings differ."""
+    if isinstance(code, bool) or not isinstance(code, str | int):
+        return ""
+    return re.sub(r"[^a-z0-9]", "", str(code)[:LONGEST_CODE].lower())
+
+
+# --- whose fault it is -------------------------------------------------------------------------------
 
 _KEY_CODES = frozenset(
     {
@@ -190,8 +325,3 @@ def refusal_in(error: Mapping[str, object]) -> Refusal | None:
     if codes & _TOO_LONG_CODES or said.startswith(_TOO_LONG_MESSAGES):
         return Refusal.CONTEXT_LENGTH
     return None
-
-
-def _plain(code: object) -> str:
-    """Write a code without case and separators, in which its spellings differ."""
-    return re.sub(r"[^a-z0-9]", "", code[:64].lower()) if isinstance(code, str) else ""
