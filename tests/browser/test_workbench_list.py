@@ -53,6 +53,14 @@ SCROLL = """async () => {
   return { median: gaps[60], worst: gaps[119], rows: rows.length, last, all };
 }"""
 
+PRESSED_ON = """() => document.querySelector("#list .row:hover").dataset.call"""
+
+UNTIL_REPLACED = """(call) => new Promise((done) => {
+  const row = document.getElementById(`row-${call}`), began = performance.now();
+  const look = () => (!row.isConnected || performance.now() - began > 500 ? done() : requestAnimationFrame(look));
+  look();
+})"""
+
 
 @dataclass
 class Serving:
@@ -187,6 +195,20 @@ def test_the_list_is_scrolled_from_end_to_end(tab: Tab, bench: Serving) -> None:
     longest, median = shortest("scrolling, the median of a frame in ms", tab, bench, scrolled)
     assert longest < LONGEST_TASK_MS
     assert median < LONGEST_TASK_MS / 2
+
+
+def test_a_click_chooses_the_call_that_was_pressed_though_more_come(tab: Tab, bench: Serving) -> None:
+    tab.locator("#list .row").nth(4).hover()
+    bench.pause.clear()
+    tab.mouse.down()
+    pressed = tab.evaluate(PRESSED_ON)
+    # For as long as a person's finger takes, or until the row is another element.
+    tab.evaluate(UNTIL_REPLACED, pressed)
+    tab.mouse.up()
+    tab.wait_for_url(f"**#/call/{pressed}")
+    # And the list goes on.
+    bench.add(made(25_000_001))
+    expect(tab.locator("#list .row .prompt").first).to_contain_text("Parcel 25000001")
 
 
 def test_the_newest_ten_thousand_are_shown(tab: Tab, bench: Serving) -> None:

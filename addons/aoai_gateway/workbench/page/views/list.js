@@ -8,6 +8,11 @@ import { outcome } from "./call.js";
 
 const ROW = 58;
 const BEYOND = 8;
+// A click is a press and a release on one element: rows that are drawn anew between the two would swallow it. So
+// the list stays still from the one to shortly after the other, where a touch becomes a click; but not for longer
+// than a press takes, should its end be missed.
+const PRESS_MS = 2000;
+const RELEASE_MS = 50;
 
 export class CallList {
   #rows = new Map();
@@ -17,6 +22,7 @@ export class CallList {
   #found = null;
   #selected = null;
   #drawn = false;
+  #stillUntil = 0;
 
   /** `onselect(id)`, `onterm(name, value)`: what a click means. */
   constructor(place, { onselect, onterm }) {
@@ -27,6 +33,8 @@ export class CallList {
     this.scroller = h("div.scroller", { tabindex: "0", role: "listbox", "aria-label": "Calls, newest first" }, this.space);
     this.scroller.addEventListener("scroll", () => this.#later());
     this.scroller.addEventListener("keydown", (event) => this.#key(event));
+    this.space.addEventListener("pointerdown", () => this.#stayStill(PRESS_MS));
+    for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => this.#stayStill(RELEASE_MS));
     new ResizeObserver(() => this.#later()).observe(this.scroller);
     fill(place, this.status, this.scroller);
   }
@@ -101,11 +109,19 @@ export class CallList {
     this.#later();
   }
 
+  #stayStill(milliseconds) {
+    this.#stillUntil = performance.now() + milliseconds;
+  }
+
   #later() {
     if (this.#drawn) return;
     this.#drawn = true;
-    requestAnimationFrame(() => {
+    requestAnimationFrame((now) => {
       this.#drawn = false;
+      if (now < this.#stillUntil) {
+        this.#later();
+        return;
+      }
       if (this.stale) this.#arrange();
       this.#draw();
     });
