@@ -57,7 +57,8 @@ PRESSED_ON = """() => document.querySelector("#list .row:hover").dataset.call"""
 
 UNTIL_REPLACED = """(call) => new Promise((done) => {
   const row = document.getElementById(`row-${call}`), began = performance.now();
-  const look = () => (!row.isConnected || performance.now() - began > 500 ? done() : requestAnimationFrame(look));
+  const over = () => !row.isConnected || performance.now() - began > 500;
+  const look = () => (over() ? done() : requestAnimationFrame(look));
   look();
 })"""
 

@@ -316,7 +316,7 @@ BEFORE_SENDING = re.compile(
     r"|RequestSteps\.(?!swallow)\w+|GatewayStream\.(advance|_send|respond)"
     r"|EngineDriver\.(begin|advance|_choose)|StreamContext\.(tell|ask|refused)"
     r"|UpstreamAttempt\.start"
-    r"|Attempts\.(run|_next_backend|_look|_try|_spent)|attempts\.routing_request_of|scheduler\.order"
+    r"|Attempts\.(run|_next_backend|_look|_try|_spent)|aftermath\.routing_request_of|scheduler\.order"
     r"|Scheduler\.(expect|candidates|acquire|is_free|liveness)"
     r"|Gateway\.(begun|identify|in_force|config)"
     r"|GatewayAddon\.(next_layer|_layer|gateway_ask)"

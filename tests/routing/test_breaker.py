@@ -84,7 +84,7 @@ def test_a_backend_that_fails_for_ever_keeps_nothing_of_the_past() -> None:
     breaks = Breaks()
     for n in range(1_000):
         breaks.open(("a", "ptu"), Break(n, n + 1.5, "500", str(n)))
-    assert len(breaks.in_force[("a", "ptu")]) <= 2
+    assert len(breaks.by_scope[("a", "ptu")]) <= 2
 
 
 @given(st.floats(0.01, 1), st.floats(1, 10), st.floats(10, 100), st.one_of(st.none(), st.floats(0, 1e9)))

@@ -198,7 +198,7 @@ def test_a_backend_that_fails_for_ever_keeps_nothing_of_the_past() -> None:
     for n in range(2_000):
         assert breaks.may_probe(PTU, "batch", str(n), n * 121.0) or n == 0
         failed(breaks, n * 121.0, call=str(n), hint=None)
-    assert len(breaks.in_force[SCOPE]) == 3
+    assert len(breaks.by_scope[SCOPE]) == 3
     for n in range(2_000):
         breaks.may_probe(PTU, "batch", f"gone{n}", 1e6 + n * 2)
     assert len(breaks.probes.half_open[SCOPE]["batch"].leases) < 310

@@ -37,7 +37,7 @@ from aoai_gateway.app.lifecycle import Lifecycle
 from aoai_gateway.config.loader import ConfigErrors, load
 from aoai_gateway.engine.attempt import FailureKind
 from aoai_gateway.proxy.layer import BEFORE_HTTP, GatewayLayer
-from aoai_gateway.proxy.own_responses import Refusal
+from aoai_gateway.proxy.own_responses import RefusedConnection
 from aoai_gateway.proxy.request_head import address_of
 from aoai_gateway.proxy.upstream import BackendTls
 from aoai_gateway.runtime import log_records
@@ -295,7 +295,7 @@ class GatewayAddon:
             layer = self._layer(nextlayer)
         except Exception as error:
             log_exception("where a connection begins; it was refused.", error)
-            layer = Refusal(nextlayer.context, errors.internal())
+            layer = RefusedConnection(nextlayer.context, errors.internal())
         if layer is not None:
             nextlayer.layer = layer
 
@@ -304,13 +304,13 @@ class GatewayAddon:
         if len(context.layers) != 1:
             return None
         if not isinstance(context.layers[0], modes.ReverseProxy):
-            return Refusal(context, errors.invalid_target(NO_FORWARD_PROXY))
+            return RefusedConnection(context, errors.invalid_target(NO_FORWARD_PROXY))
         stack = tunnel.LayerStack()
         if nextlayer.data_client()[:1] == bytes([TLS_HANDSHAKE]):
             setup = self.gateway.setup
             if setup is None or setup.config.listen.certificate is None:
                 # mitmproxy would make a certificate up.
-                return Refusal(context, errors.invalid_target(SPEAKS_HTTP))
+                return RefusedConnection(context, errors.invalid_target(SPEAKS_HTTP))
             stack /= tls.ClientTls(context)
         ours = self._layers[context.client.id] = GatewayLayer(context, self.gateway)
         stack /= ours

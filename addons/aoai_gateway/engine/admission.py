@@ -162,7 +162,7 @@ class Admission:
             if terms.budget is not None and costs(call):
                 reservation = self._priced(call, terms, terms.budget, reservation)
             if over:
-                reservation = without(reservation, over)
+                reservation = without_accounts(reservation, over)
             if not reservation.quotas:
                 return now
             if call.unproven:
@@ -284,7 +284,7 @@ def _of_nothing(reservation: Reservation) -> Reservation:
     return replace(reservation, tokens=0, requests=0, cost=None if reservation.cost is None else 0)
 
 
-def without(reservation: Reservation, over: set[str | None]) -> Reservation:
+def without_accounts(reservation: Reservation, over: set[str | None]) -> Reservation:
     """Leave out the accounts that have refused it in a dry run. It has another name each time."""
     rest = tuple(quota for quota in reservation.quotas if quota.deployment not in over)
     return replace(reservation, id=f"{reservation.id}/without {len(over)}", quotas=rest)

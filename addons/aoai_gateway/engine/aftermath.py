@@ -23,6 +23,7 @@ from aoai_gateway.engine import effects, failures
 from aoai_gateway.engine.answer_times import client_timeout, learn_cut_off
 from aoai_gateway.engine.attempt import Attempt, FailureKind, Fault
 from aoai_gateway.engine.call import Call, Outcome
+from aoai_gateway.engine.routing_request import routing_request_of
 from aoai_gateway.routing.breaker import Break, FailedCall
 from aoai_gateway.routing.order import Cause, Order
 from aoai_gateway.routing.suspicion import Finding, Witness
@@ -31,13 +32,10 @@ from aoai_gateway.wire.backend_errors import Refusal, describe, is_encryption_fo
 from aoai_gateway.wire.hints import own_rate_limits
 
 if TYPE_CHECKING:
-    from aoai_gateway.config.models import Config
     from aoai_gateway.engine.effects import EffectGenerator
-    from aoai_gateway.engine.scheduler import Scheduler
     from aoai_gateway.engine.shared import SharedState
     from aoai_gateway.routing.backends import Backend, BackendKey, Pool
     from aoai_gateway.routing.breaker import Scope
-    from aoai_gateway.routing.order import RoutingRequest
     from aoai_gateway.wire.gateway_error import GatewayError
 
 SHORTEST_BREAK = 0.1
@@ -48,24 +46,33 @@ _FAULT = "fault"
 
 
 class Aftermath:
-    """The failures of one call, and their consequences. `Attempts` has its state."""
+    """The failures of one call, and their consequences."""
 
-    _shared: SharedState
-    _scheduler: Scheduler
-    _config: Config
-    _call: Call
-    _pool: Pool
-    _request: RoutingRequest
-    _now: float
-    """The time of the last result."""
-    _alike: dict[str, list[tuple[Attempt, Scope]]]
-    """Failed attempts and their breaks, by the kind of failure, where the call may be the cause."""
-    _last: tuple[Attempt, str, bytes | None] | None
-    """The last failed attempt, the kind of its failure (as in `_alike`), and its answer's body."""
-    _refused: tuple[Attempt, effects.Failed | None, bytes | None] | None
-    """The attempt whose answer is the client's, unless the call falls back; its failure, and the body."""
-    refusal: Refusal | None
-    """Why the call is to fall back, once that is known."""
+    def __init__(self, shared: SharedState, call: Call, pool: Pool, now: float) -> None:
+        self._shared = shared
+        self._scheduler = shared.scheduler
+        self._call = call
+        self._pool = pool
+        self._now = now
+        self._config = call.setup.config
+        self._request = routing_request_of(call, pool, now, shared.affinity, shared.random.random)
+        if self._request.limited:
+            self._scheduler.expect(self._request, now)
+        self._alike: dict[str, list[tuple[Attempt, Scope]]] = {}
+        """Failed attempts and their breaks, by the kind of failure, where the call may be the cause."""
+        self._last: tuple[Attempt, str, bytes | None] | None = None
+        """The last failed attempt, the kind of its failure (as in `_alike`), and its answer's body."""
+        self._refused: tuple[Attempt, effects.Failed | None, bytes | None] | None = None
+        """The attempt whose answer is the client's, unless the call falls back; its failure, and the body."""
+        self.refusal: Refusal | None = None
+        """Why the call is to fall back, once that is known."""
+        if call.attempts:
+            self._request.tried.update(attempt.backend.key for attempt in call.attempts)
+
+    @property
+    def now(self) -> float:
+        """The time of the last result."""
+        return self._now
 
     def _after_attempt(self, attempt: Attempt, result: effects.Result) -> EffectGenerator[bool]:
         """Lead on from an attempt that has brought no answer. True if the call has ended."""

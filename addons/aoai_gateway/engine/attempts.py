@@ -34,13 +34,10 @@ from aoai_gateway.engine.answer_times import (
 from aoai_gateway.engine.attempt import Attempt, FailureKind, Fault
 from aoai_gateway.engine.call import Outcome
 from aoai_gateway.engine.failures import is_failure
-from aoai_gateway.engine.routing_request import routing_request_of
 
 if TYPE_CHECKING:
-    from aoai_gateway.engine.call import Call
     from aoai_gateway.engine.effects import EffectGenerator
-    from aoai_gateway.engine.shared import SharedState
-    from aoai_gateway.routing.backends import Backend, Pool
+    from aoai_gateway.routing.backends import Backend
     from aoai_gateway.routing.order import Order
     from aoai_gateway.wire.backend_errors import Refusal
 
@@ -54,26 +51,6 @@ CREDENTIAL_REFUSED = 401
 
 class Attempts(Aftermath):
     """The attempts of one call, and the delivery of the answer."""
-
-    def __init__(self, shared: SharedState, call: Call, pool: Pool, now: float) -> None:
-        self._shared = shared
-        self._scheduler = shared.scheduler
-        self._call = call
-        self._pool = pool
-        self._now = now
-        self._config = call.setup.config
-        self._request = routing_request_of(call, pool, now, shared.affinity, shared.random.random)
-        if self._request.limited:
-            self._scheduler.expect(self._request, now)
-        self._alike = {}
-        self._last = self._refused = self.refusal = None
-        if call.attempts:
-            self._request.tried.update(attempt.backend.key for attempt in call.attempts)
-
-    @property
-    def now(self) -> float:
-        """The time of the last result."""
-        return self._now
 
     def run(self) -> EffectGenerator[Refusal | None]:
         """Try one backend after the other until the call has ended.
@@ -219,7 +196,7 @@ class Attempts(Aftermath):
         result = yield effects.Send(attempt, timeouts, fresh=call.creates_state)
         if not isinstance(result, effects.Answered) or result.status == CREDENTIAL_REFUSED:
             result = yield from self._send_again(attempt, timeouts, within, result)
-        if not isinstance(result, effects.Answered) or (result.status >= 400 and is_failure(result.status)):
+        if not isinstance(result, effects.Answered) or is_failure(result.status):
             return (yield from self._after_attempt(attempt, result))
         self._now = result.now
         attempt.note_answered(result.status, result.headers, result.now)

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 
 MOST_PLANS, LONGEST_NAME = 4096, 64
-"""How many plans are kept, and for how long a name of a deployment (Azure's longest): where none is
-configured, and in how they spell one, callers can make names up."""
+"""The most plans that are kept, and the longest name of a deployment for which one is kept (Azure's longest).
+Callers can make names up: where no deployment is configured, and in how they spell one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,9 @@
   for one of these statuses (a stream's, before its first content). Our own credential refused (401, 403) is
   our fault, so that is replayed too; the client's own token refused is its answer.
 - *Whose fault.* No connection, TLS, a throttle, silence to several calls and Azure's own refusal of our key
-  prove by themselves that it is the backend's. Anything else the call may have caused.
+  prove by themselves that it is the backend's. Anything else the call may have caused: it
+  is only a suspicion (:mod:`~aoai_gateway.routing.suspicion`). The client's own time-out counts against no
+  backend.
 - *The gateway's own part of a request* (a deployment's name, a path prefix, ``stream_options``) is not the
   client's fault, and neither is a reference to state that another resource holds (`fault_of`).
 - *Calls that create state* beyond a stored answer are replayed only if they were certainly not processed:

@@ -101,7 +101,7 @@ class Scheduler:
             return
         pool = request.pool
         weights = [1.0] * len(pool)
-        if self.breaks.in_force:
+        if self.breaks.by_scope:
             open_parts = [self._open_part(backend, request, now) for backend in pool]
             weights = open_parts if any(open_parts) else weights
         capacities = [self.capacities.of(backend, request.deployment) for backend in pool]
@@ -131,7 +131,7 @@ class Scheduler:
     def acquire(self, request: RoutingRequest, backend: Backend, now: float) -> bool:
         """Give a backend to a call that is about to be sent there; False if it is not to be had now."""
         breaks = self.breaks
-        if (breaks.in_force or breaks.probes.half_open) and not breaks.may_probe(
+        if (breaks.by_scope or breaks.probes.half_open) and not breaks.may_probe(
             backend, request.cls.name, request.call_id, now, request.marks
         ):
             return False
@@ -144,7 +144,7 @@ class Scheduler:
         request.capacity.begin(request.call_id, request.tokens, now)
         request.backend, request.given = backend, now
         if not request.limited:
-            return  # nothing waits, so nothing is to be shared out
+            return  # without limits no call waits (for a moment after a reload, some do)
         self.client_shares.given(request.cls.name, request.client, request.weight, request.tokens, now)
         if request.call_id not in self._in_flight:
             queue = self._in_flight[request.call_id] = self._queue(request)

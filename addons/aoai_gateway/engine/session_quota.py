@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aoai_gateway.engine import money
-from aoai_gateway.engine.admission import note_refused, refusal, refused_by, without
+from aoai_gateway.engine.admission import note_refused, refusal, refused_by, without_accounts
 from aoai_gateway.engine.effects import Cancel, Reserve, Reserved, Result, Settle
 from aoai_gateway.engine.estimates import DEFAULT_COMPLETION
 from aoai_gateway.wire.gateway_error import GatewayError
@@ -198,7 +198,7 @@ class SessionQuota:
             whole = money.priced(call, whole, terms.budget, prompt, answer)
         over: set[str | None] = set()
         while True:
-            reservation = without(whole, over) if over else whole
+            reservation = without_accounts(whole, over) if over else whole
             if not reservation.quotas:
                 return None
             result = yield Reserve(reservation)

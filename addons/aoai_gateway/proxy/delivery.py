@@ -6,7 +6,7 @@ an error event; where no event can be told, only the cut of the connection tells
 On the usual way each chunk makes some forty steps through mitmproxy's layers and its event loop. A `Lane`
 does the same in one call, for whole plain chunks only. All that means more (the last chunk, a chunk's
 extension, half a chunk, the end of the connection) goes the usual way, and so does everything while a layer
-waits for something. So the layers' own state never changes here: they go on as if the chunks had not been.
+waits for something. So a lane never changes the layers' own state: they go on as if the chunks had not been.
 
 Backends speak TLS; then the chunks are read out of the connection's TLS layer, a record at a time. A record
 that is not for the lane is left there, where the layer will read it.

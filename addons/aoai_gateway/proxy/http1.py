@@ -328,7 +328,7 @@ class GatewayHttp1Server(Http1Server):
         return self._unsent(head.data)
 
     def _unsent(self, head: bytes) -> bytes:
-        """Return what is left to be sent of an answer's head: its client may have got the begin of it."""
+        """Return what is left to be sent of an answer's head: its client may have got the beginning."""
         return head if self._half_close is None else self._half_close.rest_of(head)
 
     def _switch(self, response: http.Response) -> CommandGenerator[None]:

@@ -40,7 +40,7 @@ def error_response(
     return http.Response.make(error.status, body, http.Headers(fields))
 
 
-class Refusal(Layer):
+class RefusedConnection(Layer):
     """Answers a connection with an error, before any request is read, and ends it."""
 
     def __init__(self, context: Context, error: GatewayError) -> None:

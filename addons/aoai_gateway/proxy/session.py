@@ -35,7 +35,7 @@ from wsproto.utilities import LocalProtocolError
 from aoai_gateway.engine.effects import ClientGone, Ended, Result
 from aoai_gateway.proxy.http1 import BROKEN_OFF
 from aoai_gateway.proxy.session_meaning import Passed, SessionMeaning
-from aoai_gateway.proxy.session_opening import FRAME, MOST_PARTS, TURN_SECONDS, Preamble, Side, pieces
+from aoai_gateway.proxy.session_side import FRAME, MOST_PARTS, TURN_SECONDS, Preamble, Side, pieces
 from aoai_gateway.wire import session_messages
 from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.masking import Screen, masked

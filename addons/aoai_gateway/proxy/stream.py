@@ -119,7 +119,7 @@ class GatewayStream(HttpStream):
         received = self._attempt.received if self._attempt is not None else None
         return received.unfolding if received is not None else None
 
-    # These three give the generator that takes an event, and are none: each command would pass through them.
+    # These three return a generator instead of being one, through which each command would pass.
 
     def handle_event(self, event: events.Event) -> CommandGenerator[None]:
         """Take an event, or queue it while the stream is paused: of a session's client, within a bound."""

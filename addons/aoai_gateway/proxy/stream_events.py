@@ -50,6 +50,7 @@ class WholeRequest(RequestHeaders):
     """
 
     data: bytes = b""
+    # In no repr, or mitmproxy's debug log would have it.
 
 
 @dataclass(repr=False)

@@ -39,7 +39,7 @@ from aoai_gateway.proxy.answers import (
 )
 from aoai_gateway.proxy.heads import FRAMING, HANDSHAKE, HOP_BY_HOP, connection_options, make_request
 from aoai_gateway.proxy.request_head import SECRET_FIELDS
-from aoai_gateway.proxy.session_opening import TURN_SECONDS, pieces
+from aoai_gateway.proxy.session_side import TURN_SECONDS, pieces
 from aoai_gateway.proxy.stream_events import Connect, WholeRequest
 from aoai_gateway.proxy.uploads import send_blocks
 from aoai_gateway.proxy.upstream import was_opened_ahead
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from aoai_gateway.routing.backends import Backend
 
 SAID_ANEW = frozenset({b"host", b"expect", b"http2-settings", b"sec-websocket-extensions"}) | FRAMING
-"""Fields that each attempt's request has of its own, or does not have."""
+"""Fields that are not hop-by-hop by RFC 9110 §7.6.1, but are said anew for every attempt, or left out."""
 
 MAY_LACK_BODY = frozenset({b"GET", b"DELETE", b"HEAD"})
 """Methods of requests that say nothing of a body which they do not have (RFC 9110 §8.6)."""
@@ -289,11 +289,11 @@ class UpstreamAttempt:
         made: tuple[str, ...] = ()
         if keeps_state(self._call):
             client, size = self._call.client.name, len(decoded)
-            made = yield from self._here.wait_for(
-                references_in(decoded)
-                if size <= MOST_AT_ONCE
-                else self._here.gateway.threads.run(client, size, references_in, decoded)
-            )
+            if size <= MOST_AT_ONCE:
+                made = references_in(decoded)
+            else:
+                finding = self._here.gateway.threads.run(client, size, references_in, decoded)
+                made = yield from self._here.wait_for(finding)
         if (location := head.get("location")) and is_id(placed := location.rpartition("/")[2]):
             made = (*made, placed)  # a call by WebRTC
         operation, delivered = self._call.target.operation, None

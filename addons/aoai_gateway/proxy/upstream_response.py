@@ -37,7 +37,7 @@ from aoai_gateway.engine.effects import Answered, Drained, Ended, Failed
 from aoai_gateway.engine.failures import falls_back, fault_of, is_failure, is_replayed, version_refused
 from aoai_gateway.proxy import answers
 from aoai_gateway.proxy.heads import NO_HEAD, HeaderIndex
-from aoai_gateway.proxy.session_opening import Preamble
+from aoai_gateway.proxy.session_side import Preamble
 from aoai_gateway.proxy.stream_events import DEADLINE_SLACK
 from aoai_gateway.proxy.unfolding import Unfolding
 from aoai_gateway.routing.responsiveness import Liveness
@@ -271,7 +271,7 @@ class UpstreamResponse:
         why_not = answers.is_no_answer(self._call, status)
         if why_not is not None:
             return Failed(now, FailureKind.PROTOCOL, why_not)
-        if status >= 400 and is_failure(status):
+        if is_failure(status):
             return Answered(now, status, self.head)
         if self._call.target.operation.websocket and status < 300:
             return self._in_handshake(status, now)
@@ -433,11 +433,12 @@ class UpstreamResponse:
             return self._no_object(now) if is_part else self._answered(now)
         if answers.expects_object(self._call, status) and not answers.is_object(self.decoded):
             return self._no_object(now)
+        # All that is read there is a 4xx.
         if status >= 400 and (refused := self._read_refusal(now, status, self.decoded)) is not None:
             return refused
         facts = self.facts = read_answer(self.decoded)
         error_object = facts.error or {}
-        if status == 200 and (self._call.fallbacks or self._call.barred):
+        if status == 200:
             reasons = facts.finish_reasons
             refusal = falls_back(self._call, status, None, error=facts.error, finish_reasons=reasons)
             if refusal is not None:

@@ -92,8 +92,12 @@ class Breaks:
     """
 
     def __init__(self, probes: int = 1, probe_seconds: float = 10.0) -> None:
-        # Where nothing is in a break or half open, nothing else in here is to be asked.
-        self.in_force: dict[Scope, dict[tuple[str, str | None], Break]] = {}
+        self.by_scope: dict[Scope, dict[tuple[str, str | None], Break]] = {}
+        """The breaks that are kept: those in force, and those that have ended since they were last looked at.
+
+        Scheduler and order look at these and at ``probes.half_open`` first: where both are empty, every
+        backend is well, and there is nothing else to ask here.
+        """
         self.probes = Probes(probes, probe_seconds)
         self._classes: frozenset[str] = frozenset()
         """The classes for which breaks were opened last."""
@@ -108,9 +112,9 @@ class Breaks:
 
     def open(self, scope: Scope, brk: Break) -> None:
         """Open a break; of several on one scope the one that ends last counts. No half-open state follows."""
-        kept = {c: b for c, b in self.in_force.get(scope, {}).items() if b.until > brk.since}
+        kept = {c: b for c, b in self.by_scope.get(scope, {}).items() if b.until > brk.since}
         _keep(kept, brk)
-        self.in_force[scope] = kept
+        self.by_scope[scope] = kept
         self.any_for_some = self.any_for_some or brk.only is not None
 
     def open_for(self, failed: FailedCall, lengths: Mapping[str, BreakLengths]) -> dict[str, float]:
@@ -122,7 +126,7 @@ class Breaks:
         backend lacks room, multipliers above 1 do not count, if there is a hint.
         """
         scope, now, hint, reason, call_id, lacks_room, refuses_us = failed
-        kept = {c: b for c, b in self.in_force.get(scope, {}).items() if b.until > now}
+        kept = {c: b for c, b in self.by_scope.get(scope, {}).items() if b.until > now}
         self._classes = frozenset(lengths)
         opened = {}
         for cls, length in lengths.items():
@@ -144,22 +148,22 @@ class Breaks:
             _keep(kept, brk)
         # A probe of a standin may have found that the whole endpoint is out: it is over all the same.
         self.probes.release_all(scope[0], call_id)
-        self.in_force[scope] = kept
+        self.by_scope[scope] = kept
         return opened
 
     def withdraw(self, scope: Scope, call_id: str) -> None:
         """Take back the breaks that this call opened, and their half-open states; others stay."""
         self.probes.undo(scope, call_id)
-        breaks = self.in_force.get(scope)
+        breaks = self.by_scope.get(scope)
         if breaks is not None:
             for key in [key for key in breaks if key[0] == call_id]:
                 del breaks[key]
             if not breaks:
-                del self.in_force[scope]
+                del self.by_scope[scope]
 
     def close(self, scope: Scope) -> None:
         """End all breaks and half-open states of a scope."""
-        self.in_force.pop(scope, None)
+        self.by_scope.pop(scope, None)
         self.probes.end(scope)
 
     def credential_changed(self, endpoint: str, now: float) -> tuple[Scope, ...]:
@@ -169,13 +173,13 @@ class Breaks:
         """
         self._credentials_since[endpoint] = now
         ended = []
-        for scope in [scope for scope in self.in_force if scope[0] == endpoint]:
-            breaks = self.in_force[scope]
+        for scope in [scope for scope in self.by_scope if scope[0] == endpoint]:
+            breaks = self.by_scope[scope]
             kept = {key: brk for key, brk in breaks.items() if not brk.refuses_us}
             if not any(brk.until > now for brk in breaks.values() if brk.refuses_us):
                 continue
             if kept:
-                self.in_force[scope] = kept
+                self.by_scope[scope] = kept
             else:
                 ended.append(scope)
                 self.close(scope)
@@ -187,7 +191,7 @@ class Breaks:
 
     def half_open(self, scope: Scope) -> None:
         """End a scope's breaks before their time; one call of each class finds out whether it is well."""
-        for brk in self.in_force.pop(scope, {}).values():
+        for brk in self.by_scope.pop(scope, {}).values():
             if brk.cls is not None:
                 self.probes.ensure(scope, brk.cls)
 
@@ -200,7 +204,7 @@ class Breaks:
         without them, breaks that are for all count.
         A backend whose break is over may be half open: ask `may_probe` before sending.
         """
-        if not self.in_force:
+        if not self.by_scope:
             return None
         endpoint, standin = backend.key
         own = self.at((endpoint, standin), now, cls, marks)
@@ -279,11 +283,11 @@ class Breaks:
 
         ``marks``: breaks that are for calls with one of them count, too.
         """
-        breaks = self.in_force.get(scope)
+        breaks = self.by_scope.get(scope)
         if not breaks:
             return None
         if all(b.until <= now for b in breaks.values()):
-            del self.in_force[scope]
+            del self.by_scope[scope]
             return None
         if self._classes and cls not in self._classes:
             # A reload has renamed or added it since: the breaks of the others count for it.
@@ -299,16 +303,16 @@ class Breaks:
         """Return the breaks of a backend that keep only some calls from it."""
         if not self.any_for_some:
             return []
-        held = (brk for scope in _scopes(backend) for brk in self.in_force.get(scope, {}).values())
+        held = (brk for scope in _scopes(backend) for brk in self.by_scope.get(scope, {}).values())
         return [brk for brk in held if brk.only is not None and brk.until > now]
 
     def scopes(self) -> Iterator[Scope]:
         """Iterate over all that is in a break or half open."""
-        yield from dict.fromkeys((*self.in_force, *self.probes.half_open))
+        yield from dict.fromkeys((*self.by_scope, *self.probes.half_open))
 
     def all(self) -> Iterator[tuple[Scope, Break]]:
         """Iterate over all breaks, those of single classes and ended ones included."""
-        for scope, breaks in list(self.in_force.items()):
+        for scope, breaks in list(self.by_scope.items()):
             for brk in list(breaks.values()):
                 yield scope, brk
 

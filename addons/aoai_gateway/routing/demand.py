@@ -5,9 +5,9 @@ full for a minute. A fixed share that they must leave free is either too small f
 until then, or wasted when they need less. So the recent demand of the higher classes is taken for their next.
 
 *Between clients of a class* (`ClientShares`). A queue divides fairly among the clients that wait, at the
-moment when room comes. But such a window comes free in lumps: in a lull, or when a lump is larger than all
-that waits, a client with many calls fills it, and the others, whose calls come a few seconds later, find
-nothing to divide. So a client is measured by the minute, as Azure's windows are.
+moment when room comes. But a pay-as-you-go window comes free in lumps: in a lull, or when a lump is larger
+than all that waits, a client with many calls fills it, and the others, whose calls come a few seconds later,
+find nothing to divide. So a client is measured by the minute, as Azure's windows are.
 
 A client that was given more of its class's tokens in the last minute than its fair part (its weight, of the
 weights of all clients that asked or were served in that minute) leaves room for what the others of its class

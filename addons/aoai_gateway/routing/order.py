@@ -203,7 +203,7 @@ def order(request: RoutingRequest, state: RoutingState, now: float, *, has_defic
     """
     candidates: list[Backend] = []
     skipped: list[Skip] = []
-    has_failures = bool(request.tried or state.breaks.in_force or state.breaks.probes.half_open)
+    has_failures = bool(request.tried or state.breaks.by_scope or state.breaks.probes.half_open)
     left = state.client_shares.left(request.cls.name, request.client, now) if request.limited else None
     for backend in request.pool:
         skip = _never(request, backend)
@@ -243,7 +243,7 @@ def opens(
     left: Left | None = None
     is_left_known = not request.limited
     breaks = state.breaks
-    has_failures = bool(request.tried or breaks.in_force or breaks.probes.half_open)
+    has_failures = bool(request.tried or breaks.by_scope or breaks.probes.half_open)
     for backend in request.pool:
         if backend.key in request.tried or _never(request, backend) is not None:
             continue

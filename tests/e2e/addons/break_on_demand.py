@@ -15,7 +15,7 @@ from types import FunctionType
 from typing import Any
 
 from aoai_gateway.app import addon
-from aoai_gateway.engine import attempts, call, engine, scheduler
+from aoai_gateway.engine import aftermath, attempts, call, engine, scheduler
 from aoai_gateway.inspect import inspector, put_off
 from aoai_gateway.proxy import (
     delivery,
@@ -76,7 +76,7 @@ FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (put_off, "annotate"),
     (engine, "parse_body"),
     (call.Setup, "plan"),
-    (attempts, "routing_request_of"),
+    (aftermath, "routing_request_of"),
     (scheduler, "order"),
     (inspector, "attempt_flow"),
 )
