@@ -325,11 +325,26 @@ BEFORE_SENDING = re.compile(
 """What is called first before anything is sent to a backend."""
 
 
+REACHED = {
+    "RequestSteps._identify",
+    "RequestSteps._clean",
+    "RequestSteps._target",
+    "RequestSteps._make_room",
+    "Attempts._after_attempt",
+    "Attempts._hold_against",
+    "Attempts._give_up",
+}
+"""Private steps that some scene must take: what they do, every call or every failure needs."""
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_exception_in(stage: Stage, scenes: dict[str, str], name: str) -> None:
     if name not in scenes or name in ELSEWHERE:
         # Private steps that none of the scenes takes are for the tests of their modules.
-        assert name in ELSEWHERE or "._" in name or name == "inspector.attempt_flow", f"{name} is not reached"
+        may_be_missed = "._" in name and name not in REACHED
+        assert name in ELSEWHERE or may_be_missed or name == "inspector.attempt_flow", (
+            f"{name} is not reached"
+        )
         return
     check(stage, name, scenes[name])
 

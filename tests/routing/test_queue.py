@@ -315,6 +315,24 @@ def test_all_are_served_once_and_in_order_within_class_and_client(items):
     assert [by_id[name].cls_rank for name in order] == sorted(item.cls_rank for item in waiting)
 
 
+@given(tickets)
+def test_clients_of_a_class_come_by_what_each_was_given_before_by_its_weight(items):
+    """The start tags of start-time fair queueing (Goyal, Vin and Cheng, 1996), where all wait at first."""
+    weights = {"a": 0.5, "b": 1.0, "c": 3.0}
+    waiting = [
+        ticket(str(i), cls, client, float(arrived), tokens, weights[client])
+        for i, (cls, client, arrived, tokens, _) in enumerate(items)
+    ]
+    by_id = {item.id: item for item in waiting}
+    given_before: Counter[tuple[str, str]] = Counter()
+    starts: dict[str, list[float]] = defaultdict(list)
+    for name in served(queue_of(*waiting)):
+        item = by_id[name]
+        starts[item.cls_name].append(given_before[item.cls_name, item.client])
+        given_before[item.cls_name, item.client] += item.tokens / item.weight
+    assert all(found == pytest.approx(sorted(found)) for found in starts.values())
+
+
 def test_minimum_shares_that_leave_little_are_kept_in_the_long_run():
     queue = WaitingQueue({"standard": 0.4375, "batch": 0.4921875})
     for cls in RANKS:
@@ -365,7 +383,7 @@ def test_a_client_that_always_waits_gets_its_fair_part(data):
     for _ in range(60):
         item = queue.next(0.0, each_can_be_served)
         assert item is not None
-        used[item.client] += item.tokens
+        used[item.client] += item.tokens / item.weight
         assert abs(used["a"] - used["b"]) <= 2 * largest
 
 

@@ -15,7 +15,7 @@ from types import FunctionType
 from typing import Any
 
 from aoai_gateway.app import addon
-from aoai_gateway.engine import aftermath, attempts, call, engine, scheduler
+from aoai_gateway.engine import aftermath, attempts, call, engine, failures, scheduler
 from aoai_gateway.inspect import inspector, put_off
 from aoai_gateway.proxy import (
     delivery,
@@ -77,6 +77,8 @@ FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (engine, "parse_body"),
     (call.Setup, "plan"),
     (aftermath, "routing_request_of"),
+    (failures, "hint_of"),
+    (failures, "none_left"),
     (scheduler, "order"),
     (inspector, "attempt_flow"),
 )
