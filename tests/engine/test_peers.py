@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import Any
 
 import pytest
 
 from aoai_gateway.bounded import digest_of
 from aoai_gateway.config.models import Client, Priority
+from aoai_gateway.engine import replicated_parts, replicated_state
 from aoai_gateway.engine.effects import Settle
+from aoai_gateway.engine.peers import Peers
 from aoai_gateway.engine.settlement import Unfinished
 from aoai_gateway.quota.quotas import Quota, Reservation
 from aoai_gateway.routing.breaker import Break, BreakLengths, FailedCall
@@ -21,6 +25,13 @@ from tests.engine.scenarios.overload import figures, run
 from tests.engine_driver import DEPLOYMENT, config
 
 CLASSES = ({"name": "high", "wait": {"seconds": 90}}, {"name": "low", "wait": {"seconds": 120}})
+
+
+def test_each_kind_of_change_that_is_written_down_is_applied() -> None:
+    code = "".join(inspect.getsource(module) for module in (replicated_parts, replicated_state))
+    written = set(re.findall(r"""\.write\("([^"]+)""", code))
+    applied = {name.removeprefix("_on_").replace("_", " ") for name in vars(Peers) if name.startswith("_on_")}
+    assert written == applied
 
 
 def two(*, tokens_per_minute: int = 60_000, low: tuple[str, ...] = ("low",)) -> tuple[Member, Member]:

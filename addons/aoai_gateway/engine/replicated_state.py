@@ -10,9 +10,8 @@ import math
 from dataclasses import astuple
 from typing import TYPE_CHECKING, override
 
-from aoai_gateway.engine.journal import (
-    CallRecord,
-    Journal,
+from aoai_gateway.engine.journal import CallRecord, Journal
+from aoai_gateway.engine.replicated_parts import (
     ReplicatedAffinity,
     ReplicatedBreaks,
     ReplicatedLiveness,
