@@ -127,6 +127,7 @@ class Heard:
 def gateway_that_keeps(*heard: str) -> tuple[Gateway, Kept]:
     gateway, kept = Gateway(), Kept()
     gateway.adopt(config("a"))
+    gateway.sinks.adopt(config("a"))
     listeners: Any = Heard(frozenset(heard))
     gateway.heard = listeners
     gateway.sinks.for_records["kept"] = kept  # type: ignore[assignment]
