@@ -36,7 +36,7 @@ from aoai_gateway.wire.operations import (
     OPERATIONS,
     TABLES,
 )
-from aoai_gateway.wire.resource_names import LONGEST_ID, is_id
+from aoai_gateway.wire.references import LONGEST_ID, is_id
 
 Api = Literal["classic", "v1", "anthropic"]
 
