@@ -120,7 +120,7 @@ class Heard:
     events: frozenset[str]
 
     @property
-    def get_calls(self) -> bool:
+    def calls_are_wanted(self) -> bool:
         return "gateway_call_finished" in self.events
 
 

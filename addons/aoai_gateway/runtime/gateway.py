@@ -350,7 +350,7 @@ class Gateway:
         self._ended.write()
 
     def _write_down(self, calls: Sequence[Call]) -> None:
-        now, kept = self.clock.monotonic(), self.heard.get_calls
+        now, kept = self.clock.monotonic(), self.heard.calls_are_wanted
         batch = self.sinks.batch() if self.sinks.for_records else None
         for call in calls:
             try:
