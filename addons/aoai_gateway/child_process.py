@@ -67,5 +67,6 @@ def begin() -> tuple[BinaryIO, BinaryIO]:
 
 
 if __name__ == "__main__":
+    # ``main`` reads its arguments from argv[1] on; argv[0] is the name of its module.
     del sys.argv[0]
     importlib.import_module(sys.argv[0]).main()

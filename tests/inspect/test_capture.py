@@ -53,7 +53,10 @@ def test_nothing_happens_to_nothing(capture: Capture) -> None:
 
 
 def test_a_folder_that_is_removed_is_made_anew(capture: Capture, tmp_path: Path) -> None:
-    captured = Capture(tmp_path / "captures" / "calls.flows")
+    folder = tmp_path / "captures"
+    folder.mkdir()
+    captured = Capture(folder / "calls.flows")
+    folder.rmdir()
     captured.response(tflow.tflow(resp=True))
     captured.done()
     assert captured.lost == 0

@@ -120,13 +120,14 @@ class Heard:
     events: frozenset[str]
 
     @property
-    def get_calls(self) -> bool:
+    def calls_are_wanted(self) -> bool:
         return "gateway_call_finished" in self.events
 
 
 def gateway_that_keeps(*heard: str) -> tuple[Gateway, Kept]:
     gateway, kept = Gateway(), Kept()
     gateway.adopt(config("a"))
+    gateway.sinks.adopt(config("a"))
     listeners: Any = Heard(frozenset(heard))
     gateway.heard = listeners
     gateway.sinks.for_records["kept"] = kept  # type: ignore[assignment]

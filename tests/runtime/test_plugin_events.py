@@ -15,6 +15,7 @@ from aoai_gateway.config.models import Client
 from aoai_gateway.runtime import stream_hooks
 from aoai_gateway.runtime.plugin_events import (
     FLOW_HOOKS,
+    LISTENED_TO,
     OUR_EVENTS,
     ClientIdentified,
     GatewayClientIdentifiedHook,
@@ -70,6 +71,29 @@ def test_only_events_that_an_addon_implements_are_heard() -> None:
         tctx.master.addons.clear()
         listeners.refresh(tctx.master.addons)
         assert "request" not in listeners.events
+
+
+@pytest.mark.parametrize(
+    ("names", "requests", "calls"),
+    [
+        ((), False, False),
+        (("server_connect", "running", "update"), False, False),
+        *(((name,), True, False) for name in FLOW_HOOKS),
+        *(((name,), True, True) for name in OUR_EVENTS),
+    ],
+)
+def test_requests_and_calls_are_kept_for_those_who_may_look_at_them(
+    names: tuple[str, ...], requests: bool, calls: bool
+) -> None:
+    listeners = Listeners(LISTENED_TO)
+    assert (listeners.requests_are_wanted, listeners.calls_are_wanted) == (True, True), "until it is known"
+    addon = type("Addon", (), {name: lambda self, *arguments: None for name in names})()
+    with taddons.context(addon, loadcore=False) as tctx:
+        listeners.refresh(tctx.master.addons)
+        assert (listeners.requests_are_wanted, listeners.calls_are_wanted) == (requests, calls)
+        tctx.master.addons.clear()
+        listeners.refresh(tctx.master.addons)
+    assert (listeners.requests_are_wanted, listeners.calls_are_wanted) == (False, False)
 
 
 def test_scripts_within_scripts_are_heard() -> None:

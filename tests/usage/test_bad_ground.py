@@ -137,6 +137,43 @@ def test_a_place_that_goes_is_written_to_when_it_is_back(make: Make, tmp_path: P
 
 
 @pytest.mark.parametrize("make", KINDS)
+def test_nothing_is_written_below_the_mount_point_of_a_disk_that_is_gone(make: Make, disk: Path) -> None:
+    folder = disk / "usage"
+    folder.mkdir()
+    sink = make(disk if make is csv else folder)
+    settle(sink, record())
+    assert not run("umount", "-l", str(disk))
+    settle(sink, record())
+    assert (sink.written, sink.dropped) == (1, 1)
+    assert sink.trouble(time.monotonic()) == "No such file or directory"
+    assert not list(disk.iterdir())
+    sink.close()
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_a_folder_that_is_a_link_to_nowhere_is_not_there(make: Make, tmp_path: Path) -> None:
+    target, folder = tmp_path / "disk", tmp_path / ("logs" if make is csv else "usage")
+    target.mkdir()
+    folder.symlink_to(target)
+    sink = make(tmp_path if make is csv else folder)
+    settle(sink, record())
+    shutil.rmtree(target)
+    settle(sink, record())
+    assert (sink.written, sink.dropped) == (1, 1)
+    assert sink.trouble(time.monotonic()) == "No such file or directory"
+    sink.close()
+
+
+def test_a_folder_that_has_never_been_there_is_not_made(tmp_path: Path) -> None:
+    # The disk that it is on may be mounted later. The one of CSV files is made: its description says so.
+    sink = json_lines(tmp_path / "usage")
+    settle(sink, record())
+    assert (sink.dropped, sink.trouble(time.monotonic())) == (1, "No such file or directory")
+    assert not list(tmp_path.iterdir())
+    sink.close()
+
+
+@pytest.mark.parametrize("make", KINDS)
 @pytest.mark.parametrize("way", ["rename", "copytruncate"])
 def test_logrotate_loses_and_doubles_nothing(make: Make, way: str, tmp_path: Path) -> None:
     sink = make(tmp_path)

@@ -280,7 +280,7 @@ def test_names_of_deployments_that_clients_make_up_are_no_attributes() -> None:
 
 
 def test_series_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(otlp_messages, "MOST_KINDS", 3)
+    monkeypatch.setattr(otlp_messages, "MEASURED_KINDS", 3)
     found = sent(*(record(model=f"model-{number}") for number in range(10))).metrics
     points = found["gen_ai.client.operation.duration"].histogram.data_points
     assert len(points) == 4

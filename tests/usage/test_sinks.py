@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from aoai_gateway.config.sinks import LogAnalyticsSink, OtlpSink, UsageSinks
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.usage import sinks as module
 from aoai_gateway.usage.sink import Line, Record, Sink
-from aoai_gateway.usage.sinks import MOST_HELD, AnySink, Sinks
+from aoai_gateway.usage.sinks import MOST_HELD, AnySink, Batch, Sinks
 from aoai_gateway.usage.writer_process import LogAnalytics, Otlp
 
 
@@ -72,13 +73,15 @@ def test_a_change_while_a_record_is_put_disturbs_neither(
 
 
 def test_records_from_before_the_first_configuration_wait_for_its_sinks(
-    written: dict[str, Collecting],
+    written: dict[str, Collecting], caplog: pytest.LogCaptureFixture
 ) -> None:
     # mitmproxy's own tools listen before the gateway has put its configuration in force.
     sinks = Sinks()
-    for n in range(MOST_HELD + 1):
+    for n in range(MOST_HELD - 1):
         sinks.put([{"n": n}])
+    sinks.put([{"n": n} for n in range(MOST_HELD - 1, MOST_HELD + 2)])
     sinks.adopt(config("one"))
+    assert "2 usage records from before there was a configuration are lost: 1,000 are kept" in caplog.text
     sinks.put([{"n": -1}])
     sinks.close(sinks.take_all())
     sinks.put([{"n": -2}])
@@ -89,6 +92,32 @@ def test_records_from_before_the_first_configuration_wait_for_its_sinks(
         "stdout": first,
         "one": first,
         "two": [],
+    }
+
+
+def test_records_that_come_while_held_ones_are_handed_over_go_after_them(
+    written: dict[str, Collecting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sinks, hand_over = Sinks(), Batch.hand_over
+    newer: list[threading.Thread] = []
+
+    def put_meanwhile(batch: Batch) -> None:
+        if not newer:
+            assert not sinks.for_records, "a batch of the event loop's would go before them"
+            newer.append(threading.Thread(target=sinks.put, args=([{"n": 1}],)))
+            newer[0].start()
+            newer[0].join(0.1)
+            assert newer[0].is_alive(), "it waits for its turn"
+        hand_over(batch)
+
+    monkeypatch.setattr(Batch, "hand_over", put_meanwhile)
+    sinks.put([{"n": 0}])
+    sinks.adopt(config("one"))
+    newer[0].join()
+    sinks.close(sinks.take_all())
+    assert {name: [r["n"] for r in writer.records] for name, writer in written.items()} == {
+        "stdout": [0, 1],
+        "one": [0, 1],
     }
 
 

@@ -5,6 +5,7 @@ import time
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 
 import brotli
 import pytest
@@ -40,6 +41,20 @@ def test_a_coding_is_undone(name: str) -> None:
     assert decode(encode(TEXT), coding, MIB) == TEXT
     assert decode(encode(TEXT), coding, len(TEXT)) == TEXT
     assert readable(encode(TEXT), coding) == TEXT
+
+
+@pytest.mark.parametrize("size", [8, 16])
+@pytest.mark.parametrize("name", CODINGS)
+def test_decoding_takes_about_twice_the_bound_at_most(name: str, size: int) -> None:
+    coding, encode = CODINGS[name]
+    coded = encode(bytes(size * MIB))
+    tracemalloc.start()
+    try:
+        with suppress(NotDecodedError):
+            decode(coded, coding, 8 * MIB)
+        assert tracemalloc.get_traced_memory()[1] < 2.5 * 8 * MIB
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("name", CODINGS)

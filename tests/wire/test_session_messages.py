@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import astuple
 from typing import Any
 
 import pytest
@@ -60,6 +61,30 @@ def test_the_end_of_a_response_that_is_large() -> None:
     assert message is not None
     assert (message.type, message.response_id, message.usage) == ("response.done", "resp_12", SAME)
     assert read_told(told(type="x.delta", delta="x" * LARGE_MESSAGE)) is None
+
+
+def test_the_usage_of_a_large_message_is_that_of_the_same_small_one() -> None:
+    usage = {
+        "total_tokens": 60,
+        "input_tokens": 50,
+        "output_tokens": 10,
+        "input_token_details": {
+            "audio_tokens": 3,
+            "image_tokens": 4,
+            "cached_tokens": 6,
+            "cache_write_tokens": 5,
+            "cached_tokens_details": {"audio_tokens": 1},
+        },
+        "output_token_details": {"audio_tokens": 2, "image_tokens": 7, "reasoning_tokens": 8},
+    }
+    found = []
+    for length in (1, LARGE_MESSAGE):
+        output = [{"text": "x" * length}]
+        message = read_told(told(type="response.done", response={"output": output, "usage": usage}))
+        assert message is not None
+        found.append(message.usage)
+    assert found == [Usage(50, 10, 60, 6, 8, 3, 2, 5, 1, 4, 7)] * 2
+    assert 0 not in astuple(found[0]), "each count is looked at"
 
 
 def test_usage_is_added_up() -> None:

@@ -40,19 +40,78 @@ _POLICY = (
 )
 _REFUSED_BY = 'STRUCT(quota VARCHAR, deployment VARCHAR, "limit" DOUBLE, asked DOUBLE, "left" DOUBLE)'
 
-_TEXTS = """call client priority operation api deployment endpoint standin model outcome error finish_reason
-clamped degraded dry_run fallback service_tier service_tier_requested closed_by asked_deployment response_id
-usage_of fallback_refused address user region client_request_id backend_request_id traceparent run_by"""
-_WHOLE = """schema max_tokens status input_tokens output_tokens cached_tokens reasoning_tokens reserved_tokens
-charged_tokens client_retry count cache_write_tokens input_audio_tokens output_audio_tokens delivered_tokens
-prompt_tokens_counted cached_audio_tokens responses messages_in messages_out close_code"""
-_DECIMAL = """waited_ms in_line_ms first_token_ms duration_ms cost chunk_gap_p50_ms chunk_gap_max_ms
-retry_after_ms backend_processing_ms utilization"""
+_TEXTS = (
+    "call",
+    "client",
+    "priority",
+    "operation",
+    "api",
+    "deployment",
+    "endpoint",
+    "standin",
+    "model",
+    "outcome",
+    "error",
+    "finish_reason",
+    "clamped",
+    "degraded",
+    "dry_run",
+    "fallback",
+    "service_tier",
+    "service_tier_requested",
+    "closed_by",
+    "asked_deployment",
+    "response_id",
+    "usage_of",
+    "fallback_refused",
+    "address",
+    "user",
+    "region",
+    "client_request_id",
+    "backend_request_id",
+    "traceparent",
+    "run_by",
+)
+_WHOLE = (
+    "schema",
+    "max_tokens",
+    "status",
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "reasoning_tokens",
+    "reserved_tokens",
+    "charged_tokens",
+    "client_retry",
+    "count",
+    "cache_write_tokens",
+    "input_audio_tokens",
+    "output_audio_tokens",
+    "delivered_tokens",
+    "prompt_tokens_counted",
+    "cached_audio_tokens",
+    "responses",
+    "messages_in",
+    "messages_out",
+    "close_code",
+)
+_DECIMAL = (
+    "waited_ms",
+    "in_line_ms",
+    "first_token_ms",
+    "duration_ms",
+    "cost",
+    "chunk_gap_p50_ms",
+    "chunk_gap_max_ms",
+    "retry_after_ms",
+    "backend_processing_ms",
+    "utilization",
+)
 
 TYPES: Mapping[str, str] = {
-    **dict.fromkeys(_TEXTS.split(), "VARCHAR"),
-    **dict.fromkeys(_WHOLE.split(), "BIGINT"),
-    **dict.fromkeys(_DECIMAL.split(), "DOUBLE"),
+    **dict.fromkeys(_TEXTS, "VARCHAR"),
+    **dict.fromkeys(_WHOLE, "BIGINT"),
+    **dict.fromkeys(_DECIMAL, "DOUBLE"),
     "time": "TIMESTAMPTZ",
     "streaming": "BOOLEAN",
     "provisioned": "BOOLEAN",

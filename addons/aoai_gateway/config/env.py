@@ -6,7 +6,7 @@ so its content is a value: it cannot add keys, lists or anchors, and is not look
 """
 
 import re
-from collections.abc import Mapping as EnvMapping
+from collections import abc
 
 from aoai_gateway.config.document import Node, Scalar, transform
 from aoai_gateway.config.problems import KeyPath, Problem, problem
@@ -16,7 +16,7 @@ _REFERENCE = re.compile(
 )
 
 
-def resolve(root: Node, env: EnvMapping[str, str]) -> tuple[Node, list[Problem]]:
+def resolve(root: Node, env: abc.Mapping[str, str]) -> tuple[Node, list[Problem]]:
     """Fill in the variables; a value with a problem is marked, so that it is reported once."""
     problems: list[Problem] = []
 

@@ -7,9 +7,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterable
-from collections.abc import Mapping as EnvMapping
-from collections.abc import Sequence as Several
+from collections import abc
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +56,7 @@ class Loaded:
     """Stands for the content of the files: equal content, equal fingerprint."""
 
 
-def load(path: Path, *, env: EnvMapping[str, str]) -> Loaded:
+def load(path: Path, *, env: abc.Mapping[str, str]) -> Loaded:
     """Read and check the configuration.
 
     :param path: the main file; ``*.yaml`` in the folder ``policies`` beside it belong to it.
@@ -126,7 +124,7 @@ def _see_that_it_is_a_file(mode: int) -> None:
     raise OSError(errno.EINVAL, f"it is {kind}, not a file")
 
 
-def compile_sources(sources: Several[Source], *, env: EnvMapping[str, str]) -> Loaded:
+def compile_sources(sources: abc.Sequence[Source], *, env: abc.Mapping[str, str]) -> Loaded:
     """Make a configuration of files that were read; arguments and errors as for :func:`load`."""
     fingerprint = _fingerprint(sources)
     documents, problems = _parse_all(sources)
@@ -159,7 +157,7 @@ def compile_sources(sources: Several[Source], *, env: EnvMapping[str, str]) -> L
     return Loaded(validated.config, in_order(warnings), files, fingerprint)
 
 
-def _parse_all(sources: Several[Source]) -> tuple[list[Mapping], list[Problem]]:
+def _parse_all(sources: abc.Sequence[Source]) -> tuple[list[Mapping], list[Problem]]:
     documents: list[Mapping] = []
     problems: list[Problem] = []
     for source in sources:
@@ -176,7 +174,7 @@ def _parse_all(sources: Several[Source]) -> tuple[list[Mapping], list[Problem]]:
 
 
 def _cross_check(
-    document: Mapping, validated: Validated, problems: Iterable[Problem]
+    document: Mapping, validated: Validated, problems: abc.Iterable[Problem]
 ) -> tuple[list[Problem], list[Problem]]:
     """Check between the parts; what may only follow from a problem that is known already is not said."""
     fatal: list[Problem] = []
@@ -218,7 +216,7 @@ def _unreadable(file: Path, error: OSError) -> Problem:
     return Problem(file, 1, 1, "", f"cannot be read: {reason}")
 
 
-def _fingerprint(sources: Iterable[Source]) -> str:
+def _fingerprint(sources: abc.Iterable[Source]) -> str:
     digest = hashlib.sha256()
     for source in sources:
         digest.update(f"{source.file}\0{len(source.content)}\0".encode("utf-8", "surrogateescape"))
@@ -226,7 +224,7 @@ def _fingerprint(sources: Iterable[Source]) -> str:
     return digest.hexdigest()
 
 
-def merge(documents: Several[Mapping]) -> tuple[Mapping, list[Problem]]:
+def merge(documents: abc.Sequence[Mapping]) -> tuple[Mapping, list[Problem]]:
     """Merge documents in their order. Of values that conflict the first stays, and the problem names both."""
     problems: list[Problem] = []
     merged = documents[0]

@@ -297,7 +297,7 @@ class Ended:
     model: str | None = None
     response_id: str | None = None
     made: tuple[str, ...] = ()
-    """References that only the resource that answered can resolve (`wire.resource_names`)."""
+    """References that only the resource that answered can resolve (`wire.references`)."""
     finish_reason: str | None = None
     service_tier: str | None = None
     delivered: Delivered | None = None

@@ -20,7 +20,7 @@ from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowWriter
 
 from aoai_gateway.engine.call import Outcome
-from aoai_gateway.usage.files import append_anew
+from aoai_gateway.usage.files import Appender
 from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.targets import parse_target
 
@@ -48,6 +48,7 @@ class Capture:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._file = Appender(path)
         self.lost = 0
         self._waiting = 0
         self._lock = threading.Lock()
@@ -101,7 +102,7 @@ class Capture:
     def _write(self) -> None:
         while (data := self._queue.get()) is not None:
             try:
-                append_anew(self.path, data)
+                self._file.append(data)
             except OSError as error:
                 self._lose(error.strerror or "it cannot be written")
             with self._lock:

@@ -15,8 +15,8 @@ from aoai_gateway.proxy.session_meaning import SessionNames
 from aoai_gateway.wire.content_coding import MOST_READ, NotDecodedError, decode
 from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.wire.masking import are_in, masked
+from aoai_gateway.wire.model_names import ModelNames
 from aoai_gateway.wire.operation import Body, Cost
-from aoai_gateway.wire.resource_names import ModelNames
 from aoai_gateway.wire.secrets import digest_of, minted_in
 from aoai_gateway.wire.session_messages import read_asked
 from aoai_gateway.wire.usage import AnswerFacts, read_answer

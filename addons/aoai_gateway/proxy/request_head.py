@@ -227,7 +227,7 @@ def body_limit(setup: Setup, head: HeaderIndex, *, spooled: bool) -> int:
 
 def is_spooled(gateway: Gateway, head: HeaderIndex, target: Target) -> bool:
     """Whether a request's body goes to disk: it is an upload, it is large, and nothing looks at it."""
-    if not may_be_large(head) or gateway.heard.need_requests:
+    if not may_be_large(head) or gateway.heard.requests_are_wanted:
         return False
     if (head.get("content-encoding") or "identity").lower() != "identity":
         return False

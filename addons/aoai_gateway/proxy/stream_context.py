@@ -173,10 +173,10 @@ class StreamContext:
             self.gateway.connections.files -= 1
         if self.held is not None:
             self.held.release()
-        if not self.gateway.heard.need_requests and hasattr(self, "flow"):
+        if not self.gateway.heard.requests_are_wanted and hasattr(self, "flow"):
             # Nothing has the flow but layers, which are garbage that may wait for long.
             self.flow.request.data.content = None
-        if self.call is not None and not self.gateway.heard.get_calls:
+        if self.call is not None and not self.gateway.heard.calls_are_wanted:
             # Its prompt and header fields are read once more, when it is written down.
             self.call.delivered = None
 

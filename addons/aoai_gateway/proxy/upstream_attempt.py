@@ -49,7 +49,7 @@ from aoai_gateway.wire.authority import authority
 from aoai_gateway.wire.content_coding import MOST_AT_ONCE
 from aoai_gateway.wire.delivered import Delivered
 from aoai_gateway.wire.masking import Screen, masked
-from aoai_gateway.wire.resource_names import is_id, references_in
+from aoai_gateway.wire.references import is_id, references_in
 from aoai_gateway.wire.secrets import credential_fields
 from aoai_gateway.wire.stored import Pieces
 

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from aoai_gateway.wire.backend_errors import Refusal
     from aoai_gateway.wire.delivered import Delivered
     from aoai_gateway.wire.gateway_error import GatewayError
-    from aoai_gateway.wire.resource_names import ModelNames
+    from aoai_gateway.wire.model_names import ModelNames
 
 CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 """What an error's code looks like; anything else a backend puts there is not to be shown."""

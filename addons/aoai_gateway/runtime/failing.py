@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LOWEST_FAILURE = 500
+"""The lowest status of a call that may say that its deployment fails."""
+
 FEWEST_CALLS, FEWEST_CLIENTS = 5, 2
 """The calls in a row, and their clients, that fail before a deployment is said to fail; of one client alone,
 `FEWEST_ALONE`."""
@@ -52,7 +55,7 @@ class FailingDeployments:
     def note(self, call: Call, now: float) -> None:
         """Take a call that has ended."""
         status = call.status or 0
-        if status < 500:
+        if status < LOWEST_FAILURE:
             # A refusal of a client's own, and a hang-up, say nothing of backends; any answer of one does.
             if call.outcome is Outcome.OK and status != 429:
                 self._end(call.deployment, now)

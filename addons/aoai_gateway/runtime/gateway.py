@@ -25,7 +25,7 @@ from aoai_gateway.runtime.connections import Connections
 from aoai_gateway.runtime.counting import TokenCounting
 from aoai_gateway.runtime.credential_breaks import CredentialBreaks
 from aoai_gateway.runtime.ended_calls import EndedCalls
-from aoai_gateway.runtime.failing import FailingDeployments
+from aoai_gateway.runtime.failing import LOWEST_FAILURE, FailingDeployments
 from aoai_gateway.runtime.fair_turns import FairThreads
 from aoai_gateway.runtime.held_bytes import HeldBytes
 from aoai_gateway.runtime.log_records import log_exception
@@ -350,14 +350,14 @@ class Gateway:
         self._ended.write()
 
     def _write_down(self, calls: Sequence[Call]) -> None:
-        now, kept = self.clock.monotonic(), self.heard.get_calls
+        now, kept = self.clock.monotonic(), self.heard.calls_are_wanted
         batch = self.sinks.batch() if self.sinks.for_records else None
         for call in calls:
             try:
                 self.traffic.finished(call, now)
                 self.metrics.finished(call)
                 # An answer tells something only where calls have failed before.
-                if (call.status or 0) >= 500 or self.failing.suspects:
+                if (call.status or 0) >= LOWEST_FAILURE or self.failing.suspects:
                     self.failing.note(call, now)
                 if batch is not None:
                     batch.add(usage_record(call))

@@ -157,9 +157,9 @@ class Listeners:
         """Events with a listener that must be awaited; all of them until the first look."""
         self.events: frozenset[str] = frozenset(self._names)
         """Events that have a listener, likewise."""
-        self.need_requests = True
+        self.requests_are_wanted = True
         """Whether one may look at requests' bodies, which are in memory then."""
-        self.get_calls = True
+        self.calls_are_wanted = True
         """Whether plugins get calls, which they may look at when these are over."""
         self.all_ask = False
         """Whether all who see flows ask what became of a call before they read it on its flow."""
@@ -182,8 +182,8 @@ class Listeners:
             for name in self._names
         }
         self.events = frozenset(name for name, functions in self._functions.items() if functions)
-        self.need_requests = not self.events.isdisjoint(LISTENED_TO)
-        self.get_calls = not self.events.isdisjoint(OUR_EVENTS)
+        self.requests_are_wanted = not self.events.isdisjoint(LISTENED_TO)
+        self.calls_are_wanted = not self.events.isdisjoint(OUR_EVENTS)
         self._awaited = frozenset(
             name for name, functions in self._functions.items() if any(map(iscoroutinefunction, functions))
         )

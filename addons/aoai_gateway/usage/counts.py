@@ -1,4 +1,6 @@
-"""Collectors for Prometheus: counters and histograms that cost a call next to nothing, and two of facts.
+"""Collectors for Prometheus: counters and histograms that cost a call next to nothing.
+
+Two more read the present state: backends' utilisation, sinks' counts.
 
 prometheus-client's own take a lock and a look-up of a child object, 1 to 2 µs a count, and a call is counted
 in a dozen places. These are numbers in a dictionary, counted by the event loop alone, and become its families

@@ -16,7 +16,7 @@ import weakref
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from aoai_gateway.usage.files import create, is_at, prune, write
+from aoai_gateway.usage.files import Folder, create, is_at, prune, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ class CsvWriter:
         keep: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._folder, self._clock = folder, clock
+        self._folder, self._clock = Folder(folder), clock
         self._rotate_bytes, self._daily, self._keep = rotate_bytes, daily, keep
         self._path: Path | None = None
         self._file: int | None = None
@@ -79,16 +79,17 @@ class CsvWriter:
             if not full and (not self._daily or now.date() == self._day):
                 return file
         self.close()
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        prune(self._folder, "*.logs.csv", self._keep)
+        self._folder.make()
+        prune(self._folder.path, "*.logs.csv", self._keep)
         self._file, self._path = self._new(now.strftime("%Y%m%d-%H%M%S"))
+        self._folder.note_device()
         self._let_go = weakref.finalize(self, os.close, self._file)
         self._day = now.date()
         return self._file
 
     def _new(self, stamp: str) -> tuple[int, Path]:
         for number in itertools.count(2):
-            path = self._folder / f"{stamp}.logs.csv"
+            path = self._folder.path / f"{stamp}.logs.csv"
             with contextlib.suppress(FileExistsError):
                 return create(path), path
             stamp = f"{stamp[:15]}-{number}"

@@ -9,6 +9,7 @@ locks, one process alone is safe.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -45,16 +46,60 @@ def append(path: Path, data: bytes, aside: Aside | None = None) -> bool:
             return set_aside
 
 
-def append_anew(path: Path, data: bytes, aside: Aside | None = None) -> bool:
-    """Append as `append` does; a folder that was removed meanwhile is made anew, for its owner alone.
+class Folder:
+    """A folder of such files. One that was removed can be made anew, for its owner alone.
 
-    Its own folder may not lack: the disk may not be mounted, and records would lie hidden below it.
+    Not if its disk is no longer mounted, which the device tells: the mount point stays, and what is written
+    there would lie hidden below it.
     """
-    try:
-        return append(path, data, aside)
-    except FileNotFoundError:
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        return append(path, data, aside)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._device: int | None = None
+        """That of the folder when it was first seen."""
+        self.note_device()
+
+    def note_device(self) -> None:
+        """Remember where the folder is, if it is there; to be called again when a file in it was opened."""
+        if self._device is None:
+            with contextlib.suppress(OSError):
+                self._device = self.path.stat().st_dev
+
+    @property
+    def was_there(self) -> bool:
+        """Whether it has been seen."""
+        return self._device is not None
+
+    def make(self) -> None:
+        """Make the folder, if it is not there. Raises FileNotFoundError where it is not to be, or OSError.
+
+        The folder that it is in is not made. Nor is what a symbolic link names.
+        """
+        if self.path.is_dir():
+            return
+        is_elsewhere = self.was_there and self.path.parent.stat().st_dev != self._device
+        if is_elsewhere or (self.path.is_symlink() and not self.path.exists()):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
+        self.path.mkdir(mode=0o700, exist_ok=True)
+
+
+class Appender:
+    """Appends to one file, as `append` does; its folder is made anew when it was removed meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._folder = path, Folder(path.parent)
+
+    def append(self, data: bytes, aside: Aside | None = None) -> bool:
+        """Append to the file; arguments, result and errors are those of `append`."""
+        try:
+            set_aside = append(self._path, data, aside)
+        except FileNotFoundError:
+            if not self._folder.was_there:
+                raise
+            self._folder.make()
+            set_aside = append(self._path, data, aside)
+        self._folder.note_device()
+        return set_aside
 
 
 def create(path: Path) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from aoai_gateway.usage.files import append_anew, prune
+from aoai_gateway.usage.files import Appender, prune
 from aoai_gateway.whole_lines import write_lines
 
 if TYPE_CHECKING:
@@ -53,14 +53,14 @@ class JsonLinesWriter:
         keep: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._path, self._clock = path, clock
+        self._path, self._file, self._clock = path, Appender(path), clock
         self._rotate_bytes, self._daily, self._keep = rotate_bytes, daily, keep
 
     def write(self, records: Sequence[Line]) -> int:
         """Append lines; all or nothing."""
         data = b"".join(records)
         rotates = bool(self._rotate_bytes) or self._daily
-        if append_anew(self._path, data, (lambda found: self._aside(found, len(data))) if rotates else None):
+        if self._file.append(data, (lambda found: self._aside(found, len(data))) if rotates else None):
             prune(self._path.parent, f"{self._path.stem}.[0-9]*{self._path.suffix}", self._keep)
         return 0
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 MILLISECOND = 1_000_000
 """A millisecond in nanoseconds."""
 
-KINDS_KEPT = 2_000
+SERIALISED_KINDS = 2_000
 """Kinds of calls, and of attempts, that are serialised once."""
 
 TRACE_BYTES, SPAN_BYTES = 16, 8
@@ -109,7 +109,7 @@ class Spans:
 _KIND, _ATTEMPT_KIND = itemgetter(*genai.KIND_FIELDS), itemgetter(*genai.ATTEMPT_KIND_FIELDS)
 
 
-@lru_cache(KINDS_KEPT)
+@lru_cache(SERIALISED_KINDS)
 def _of_kind(values: tuple[Any, ...]) -> bytes:
     kind = dict(zip(genai.KIND_FIELDS, values, strict=True))
     name = f"{genai.operation_name(kind)} {kind['deployment'] or ''}".rstrip()
@@ -117,7 +117,7 @@ def _of_kind(values: tuple[Any, ...]) -> bytes:
     return _common(span, genai.kind_attributes(kind), genai.error_type(kind))
 
 
-@lru_cache(KINDS_KEPT)
+@lru_cache(SERIALISED_KINDS)
 def _of_attempt_kind(number: int, values: tuple[Any, ...], api: str | None) -> bytes:
     kind = dict(zip(genai.ATTEMPT_KIND_FIELDS, values, strict=True))
     name = f"attempt {number}: {kind['backend']}"
@@ -147,7 +147,7 @@ def _later(begun: int, milliseconds: float | None) -> int:
 
 type Attributes = tuple[tuple[str, Any], ...]
 
-MOST_KINDS = 2_000
+MEASURED_KINDS = 2_000
 """Kinds of calls that are told apart; what more there are is counted together, as OpenTelemetry's SDKs do."""
 
 OVERFLOW: Attributes = (("otel.metric.overflow", True),)
@@ -197,7 +197,7 @@ class Measures:
         attributes = tuple(genai.metric_attributes(record, self._deployments).items())
         found = self._kinds.get(attributes)
         if found is None:
-            known = attributes if len(self._kinds) < MOST_KINDS else OVERFLOW
+            known = attributes if len(self._kinds) < MEASURED_KINDS else OVERFLOW
             found = self._kinds.get(known) or tuple(map(_Series, FIGURES))
             self._kinds[known] = found
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,14 @@ from aoai_gateway.usage.sink import GATHER_SECONDS, LineSink, Sink
 from aoai_gateway.usage.writer_process import LogAnalytics, Otlp, ProcessWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from aoai_gateway.config.models import Config
     from aoai_gateway.config.sinks import UsageSink
     from aoai_gateway.usage.sink import Line, Record, Writer
     from aoai_gateway.usage.writer_process import Elsewhere
+
+logger = logging.getLogger(__name__)
 
 type AnySink = Sink[Record] | LineSink
 
@@ -76,15 +79,17 @@ class Sinks:
         self.for_records: dict[Key, AnySink] = {}
         """Those that usage records go to."""
         self.prompts: tuple[RecordPrompts, Sink[Record]] | None = None
-        """The one that prompts go to, and its settings."""
+        """The settings of prompts' sink, and the sink."""
         self._held: list[Record] | None = []
         """Records from before there is a configuration; None once there was one."""
         self._counted: list[AnySink] = []
         """All that are open, or about to be closed."""
         self._ended: dict[str, tuple[int, int]] = {}
         """The records that closed sinks wrote and lost, by the sink's name."""
+        self._lost = 0
+        """Records from before there is a configuration that were too many to be held."""
         self._lock = threading.Lock()
-        """Guards these three, which are read and changed in several threads."""
+        """Guards these four, which are read and changed in several threads."""
 
     def __iter__(self) -> Iterator[AnySink]:
         return iter(self._open.values())
@@ -97,13 +102,12 @@ class Sinks:
         """Give records to all; never blocks. Raises TypeError, before one has any, as `line_of` does."""
         found = list(records)
         with self._lock:
-            if self._held is not None and not self.for_records:
-                self._held += found[: MOST_HELD - len(self._held)]
+            if self._held is not None:
+                room = MOST_HELD - len(self._held)
+                self._held += found[:room]
+                self._lost += len(found[room:])
                 return
-        batch = self.batch()
-        for record in found:
-            batch.add(record)
-        batch.hand_over()
+        _put(found, self.for_records)
 
     def records_prompts_of(self, client: str) -> bool:
         """Whether a client's prompts are written down."""
@@ -135,13 +139,21 @@ class Sinks:
         except BaseException:
             self.close(list(made.values()))
             raise
+        sinks = {key: before.get(key) or made[key] for key in wanted}
         with self._lock:
             self._counted += made.values()
-        self._use({key: before.get(key) or made[key] for key in wanted})
-        with self._lock:
             held, self._held = self._held, None
-        if held:
-            self.put(held)
+            if held:
+                # Before the sinks are those in use: newer records, of any thread, go after these.
+                _put(held, _for_records(sinks))
+            self._use(sinks)
+        if self._lost:
+            logger.warning(
+                "%s usage records from before there was a configuration are lost: %s are kept.",
+                f"{self._lost:,}",
+                f"{MOST_HELD:,}",
+            )
+            self._lost = 0
         return [sink for key, sink in before.items() if key not in wanted]
 
     def _use(self, sinks: dict[Key, AnySink]) -> None:
@@ -152,7 +164,7 @@ class Sinks:
         ]
         # Records come in from another thread meanwhile: they find all of the old ones, or all of the new.
         self.prompts = prompts[0] if prompts else None
-        self.for_records = {key: sink for key, sink in sinks.items() if not isinstance(key, RecordPrompts)}
+        self.for_records = _for_records(sinks)
         self._open = sinks
 
     def counts(self) -> dict[str, tuple[int, int]]:
@@ -179,6 +191,18 @@ class Sinks:
                     self._counted.remove(sink)
                     written, dropped = self._ended.get(sink.name, (0, 0))
                     self._ended[sink.name] = written + sink.written, dropped + sink.dropped
+
+
+def _for_records(sinks: Mapping[Key, AnySink]) -> dict[Key, AnySink]:
+    """Return those of sinks that usage records go to."""
+    return {key: sink for key, sink in sinks.items() if not isinstance(key, RecordPrompts)}
+
+
+def _put(records: Iterable[Record], sinks: Mapping[Key, AnySink]) -> None:
+    batch = Batch(tuple(sinks.values()))
+    for record in records:
+        batch.add(record)
+    batch.hand_over()
 
 
 def name_of(key: Key) -> str:

@@ -93,13 +93,6 @@ class Bucket:
     """Calls in the queue; the highest number seen."""
 
 
-REPORTED = (
-    *("answers", "refused", "errors", "gone", "replayed"),
-    *("tokens_in", "tokens_out", "waited", "in_flight", "waiting"),
-)
-"""The counts of a bucket that a report has as they are."""
-
-
 @dataclass(slots=True)
 class _Minute:
     clients: dict[str, list[int]] = field(default_factory=dict)
@@ -181,7 +174,16 @@ class Traffic:
             "bucket_seconds": BUCKET_SECONDS,
             "age_seconds": round(BUCKET_SECONDS - (self._buckets.ends(now) - now), 3),
             "calls": [b.answers + b.refused + b.errors + b.gone for b in buckets],
-            **{name: [getattr(b, name) for b in buckets] for name in REPORTED},
+            "answers": [b.answers for b in buckets],
+            "refused": [b.refused for b in buckets],
+            "errors": [b.errors for b in buckets],
+            "gone": [b.gone for b in buckets],
+            "replayed": [b.replayed for b in buckets],
+            "tokens_in": [b.tokens_in for b in buckets],
+            "tokens_out": [b.tokens_out for b in buckets],
+            "waited": [b.waited for b in buckets],
+            "in_flight": [b.in_flight for b in buckets],
+            "waiting": [b.waiting for b in buckets],
             "failed_attempts": {kind: [b.failed_attempts.get(kind, 0) for b in buckets] for kind in kinds},
             "waited_seconds": [round(b.waited_seconds, 3) for b in buckets],
             "p50_ms": [quantile(b.latencies, 0.5) for b in buckets],

@@ -23,8 +23,8 @@ from aoai_gateway.wire.forms import is_form, may_mean, parse_form
 from aoai_gateway.wire.json_members import JsonObject, NotJsonError
 from aoai_gateway.wire.operation import NAMED_IN_BODY, Body, Model, State
 from aoai_gateway.wire.operations import CHAT_COMPLETIONS, COMPLETIONS, RESPONSES
+from aoai_gateway.wire.references import references_in
 from aoai_gateway.wire.request_body import EditPoints, RequestBody, Span, checked_model
-from aoai_gateway.wire.resource_names import references_in
 from aoai_gateway.wire.stored import InMemory, Stored, StoredText
 from aoai_gateway.wire.targets import Target, knows_stream_options
 

@@ -53,7 +53,8 @@ class NotDecodedError(ValueError):
 def decode(raw: bytes, coding: str | None, most: int) -> bytes:
     """Undo a ``content-encoding``; None and ``identity`` leave a body of any size as it is.
 
-    Raises `NotDecodedError`, also for a coding that is not known. Takes no more memory than twice ``most``.
+    Raises `NotDecodedError`, also for a coding that is not known. Takes little more memory than twice
+    ``most``.
     """
     name = (coding or "identity").strip().lower()
     if name in ("identity", ""):
@@ -104,10 +105,11 @@ def _inflate(raw: bytes, most: int) -> bytes:
 
 def _unbrotli(raw: bytes, most: int) -> bytes:
     decoder, found = _Brotli(), bytearray()
-    for piece in decoder.decode(raw, most):
+    for piece in decoder.decode(raw, min(most, MOST_AT_ONCE)):
         found += piece
         if len(found) >= most:
-            return bytes(found[:most])
+            del found[most:]
+            return bytes(found)
     if not decoder.is_at_end:
         raise EOFError
     return bytes(found)

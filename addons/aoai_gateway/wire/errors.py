@@ -14,9 +14,9 @@ forbidden               403     a plugin refuses the call
 DeploymentNotFound      404     no such virtual deployment; the message lists those of the client
 404                     404     a path that is not Azure OpenAI's; the message names the probable one. Or no
                                 `api-version`, or one in which the backend has no such operation
-upgrade_required        426     a path that is a WebSocket, without its handshake (RFC 6455 §4.2.1)
 not_recorded            404     with `server_replay`: no answer to this call was captured
 method_not_allowed      405     a known path with another method
+upgrade_required        426     a path that is a WebSocket, without its handshake (RFC 6455 §4.2.1)
 invalid_target          400     a request for a forward proxy, a WebSocket where none is, no valid `Host`, or
                                 http where https is configured
 invalid_body            400     not JSON, or a field of the wrong type, or `model` twice

@@ -132,18 +132,21 @@ _get = partial(Operation, method="GET", state=State.ALWAYS)
 _post = partial(Operation, method="POST", body=Body.JSON, state=State.ALWAYS)
 _delete = partial(Operation, method="DELETE", state=State.ALWAYS)
 
+_ACTIONS = ("accept", "cancel", "hangup", "pause", "reject", "resume", "search")
+"""What is done with one thing of a collection, at a path of its own below it."""
+
 _VERBS: Mapping[str, Callable[..., Operation]] = {
     "create": partial(_post, creates=True),
     "update": _post,
     "list": _get,
     "retrieve": _get,
     "delete": _delete,
+    **dict.fromkeys(_ACTIONS, _post),
 }
 
 
 def _kept(collection: str, name: str, *verbs: str) -> Iterator[Operation]:
-    """Make the rows of a collection of things that live at one resource, by their usual verbs; with any other
-    verb, something is done with one of them (POST).
+    """Make the rows of a collection of things that live at one resource, by their usual verbs or `_ACTIONS`.
 
     The last part of ``name`` in the singular is the name of the id.
     """
@@ -151,10 +154,9 @@ def _kept(collection: str, name: str, *verbs: str) -> Iterator[Operation]:
     thing = things.removesuffix("es" if things.endswith("ches") else "s")
     for verb in verbs:
         path = collection if verb in ("create", "list") else f"{collection}/{{{thing}_id}}"
-        if verb in _VERBS:
-            yield _VERBS[verb](f"{name}.{verb}", path=path)
-        else:
-            yield _post(f"{name}.{verb}", path=f"{path}/{verb}")
+        if verb in _ACTIONS:
+            path += f"/{verb}"
+        yield _VERBS[verb](f"{name}.{verb}", path=path)
 
 
 _ALL = ("create", "list", "retrieve", "update", "delete")

@@ -69,7 +69,7 @@ class RequestBody:
     prompt_cache_key: str | None = field(default=None, repr=False)
     has_encrypted_reasoning: bool = False
     references: tuple[str, ...] = field(default=(), repr=False)
-    """References that only one resource can resolve, the most telling first (`wire.resource_names`)."""
+    """References that only one resource can resolve, the most telling first (`wire.references`)."""
     coded: bytes | None = field(default=None, repr=False)
     """The body as it came, where it came with a content coding; ``raw`` is its text then."""
     stored: Stored | None = field(default=None, repr=False)

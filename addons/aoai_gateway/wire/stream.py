@@ -36,7 +36,8 @@ from aoai_gateway.wire.backend_errors import BLOCKED, LONGEST_CODE, NO_REASON, s
 from aoai_gateway.wire.delivered import Delivered
 from aoai_gateway.wire.dialects import OPENAI, Dialect
 from aoai_gateway.wire.gateway_error import GatewayError, stream_error_event
-from aoai_gateway.wire.resource_names import MOST_ITEMS, ModelNames, references_in
+from aoai_gateway.wire.model_names import ModelNames
+from aoai_gateway.wire.references import MOST_ITEMS, references_in
 from aoai_gateway.wire.sse import (
     HEAD,
     LARGE_EVENT,
@@ -104,7 +105,7 @@ class StreamReader:
         self.model: str | None = None
         self.service_tier: str | None = None
         self.made: list[str] = []
-        """References that only this resource can resolve, the last one first (`wire.resource_names`)."""
+        """References that only this resource can resolve, the last one first (`wire.references`)."""
         self.finish_reasons: list[str] = []
         self.error: StreamError | None = None
         self.terminal_seen = False

@@ -36,7 +36,7 @@ from aoai_gateway.wire.operations import (
     OPERATIONS,
     TABLES,
 )
-from aoai_gateway.wire.resource_names import LONGEST_ID, is_id
+from aoai_gateway.wire.references import LONGEST_ID, is_id
 
 Api = Literal["classic", "v1", "anthropic"]
 
@@ -154,8 +154,9 @@ def parse_target(method: str, path: str, *, websocket: bool = False) -> Target:
     is not Azure OpenAI's or a deployment that cannot be one, 405 for another method on a known path, 501
     for a family that is not served.
     """
-    read = _read if len(path) <= LONGEST_REMEMBERED else _read.__wrapped__
-    return read(method, path, websocket)
+    if len(path) > LONGEST_REMEMBERED:
+        return _read(method, path, websocket=websocket)
+    return _remembered(method, path, websocket)
 
 
 LONGEST_REMEMBERED = 512
@@ -163,7 +164,11 @@ LONGEST_REMEMBERED = 512
 
 
 @lru_cache(maxsize=512)
-def _read(method: str, path: str, websocket: bool) -> Target:
+def _remembered(method: str, path: str, websocket: bool) -> Target:
+    return _read(method, path, websocket=websocket)
+
+
+def _read(method: str, path: str, *, websocket: bool) -> Target:
     if method == "CONNECT" or not path.startswith("/"):
         raise errors.invalid_target(
             "This is a gateway, not a forward proxy: the request target must be a path such as "

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aoai_gateway.wire.json_members import NotJsonError, read_document, without_member
-from aoai_gateway.wire.resource_names import LONGEST_ID
+from aoai_gateway.wire.references import LONGEST_ID
 from aoai_gateway.wire.sse import LARGE_EVENT, SseEvent
 
 _LARGEST_PLAUSIBLE = 10**12
