@@ -18,7 +18,7 @@ from aoai_gateway.config.sinks import UsageSinks
 from aoai_gateway.engine.call import Call
 from aoai_gateway.runtime import ended_calls
 from aoai_gateway.runtime import gateway as gateway_module
-from aoai_gateway.runtime.ended_calls import LARGE_BODY, MOST_AT_ONCE, EndedCalls
+from aoai_gateway.runtime.ended_calls import HELD_BODY, MOST_AT_ONCE, EndedCalls
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.usage.sinks import Sinks
 from aoai_gateway.wire.bodies import parse_body
@@ -76,7 +76,7 @@ async def test_as_many_as_a_batch_holds_do_not_wait() -> None:
 
 
 async def test_a_large_body_does_not_wait() -> None:
-    here, small, large = Written(), *calls(1), *calls(1, "x" * LARGE_BODY)
+    here, small, large = Written(), *calls(1), *calls(1, "x" * HELD_BODY)
     here.ended.add(small)
     here.ended.add(large)
     assert here.batches == [[small, large]]

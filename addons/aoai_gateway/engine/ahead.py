@@ -1,9 +1,8 @@
-"""What can be refused of a call by its head alone.
+"""What can be refused of a call ahead of its body: by its head, or by the lines of a batch.
 
 A large body costs its transfer, memory and a turn at being read. So a call whose head says enough is refused
 before its body is read: a deployment in the path that does not exist or is not the client's, and requests or
-tokens of which the client has none left. With its body it would be refused, too, if it were
-all there now.
+tokens of which the client has none left. The same call would be refused with its body, too.
 """
 
 from __future__ import annotations

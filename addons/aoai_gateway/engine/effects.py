@@ -218,7 +218,7 @@ type Effect = (
 
 @dataclass(slots=True)
 class Answered:
-    """A response began; if it is a stream, with something other than a refusal."""
+    """A response began. With a failed status its body is not read yet; a stream has begun with no refusal."""
 
     now: float
     status: int
@@ -343,7 +343,7 @@ class Refused:
 
 @dataclass(slots=True)
 class Counted:
-    """The prompt's tokens."""
+    """The tokens of a prompt, or of an answer as far as it was delivered."""
 
     now: float
     count: Count

@@ -73,7 +73,7 @@ HEAD_ENDS = (b"\n\r\n", b"\n\n")
 
 
 class Rest(NamedTuple):
-    """The rest of a client's connection: no request has begun."""
+    """How long a client's connection has been idle: no request has begun."""
 
     since: float
     """Monotonic seconds."""

@@ -1,4 +1,4 @@
-"""Large bodies are read in processes of their own, one at a time in each.
+"""Large bodies, and coded ones, are read in processes of their own, one at a time in each.
 
 Clients have their turns there, each the same share of bytes. A body that is read is not interrupted, and the
 largest take seconds; so there are two processes, and the shorter bodies have one for themselves.

@@ -21,8 +21,8 @@ GATHER_SECONDS = 0.05
 MOST_AT_ONCE = 50
 """Calls of one batch: they take less than a millisecond, for which nothing else goes on."""
 
-LARGE_BODY = 16 * 1024
-"""Bytes of a request's body that does not wait, or its memory would."""
+HELD_BODY = 16 * 1024
+"""Bytes of a request's body above which a call is written at once, so that its memory is free."""
 
 
 class EndedCalls:
@@ -36,7 +36,7 @@ class EndedCalls:
     def add(self, call: Call) -> None:
         """Take a call, of which nothing changes from now on."""
         self._calls.append(call)
-        large = call.body is not None and len(call.body.raw) > LARGE_BODY
+        large = call.body is not None and len(call.body.raw) > HELD_BODY
         if large or len(self._calls) >= MOST_AT_ONCE:
             self.write()
         elif self._timer is None:

@@ -1,4 +1,5 @@
-"""Hints in a backend's response about its limits: when to come back, how much is left, how full it is.
+"""Hints in a backend's response about its limits: when to come back, how much is left, how full it is,
+and whether another deployment has served the call (spillover).
 
 All readers take headers through a ``get(name)`` that ignores case, as mitmproxy's and http clients' do, and
 believe nothing blindly: Azure OpenAI has been seen to send negative figures, ``-1`` for "unknown", 24 hours,
@@ -283,10 +284,10 @@ def _in_text(body: bytes | None) -> float | None:
     return None
 
 
-FROM = "x-ms-spillover-from-deployment"
+SPILL_FROM = "x-ms-spillover-from-deployment"
 SPILLED = "x-ms-is-spilled-over"
 SERVED_BY = "x-ms-deployment-name"
-ERROR = "x-ms-spillover-error"
+SPILL_ERROR = "x-ms-spillover-error"
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 
@@ -314,10 +315,10 @@ def read_spillover(headers: Headers) -> Spillover | None:
     """Return what the headers say; None for an answer that was not spilled over."""
     if not headers:
         return None
-    start = headers.get(FROM)
+    start = headers.get(SPILL_FROM)
     if not start and (headers.get(SPILLED) or "").strip().lower() != "true":
         return None
-    return Spillover(_name(start), _name(headers.get(SERVED_BY)), _name(headers.get(ERROR)))
+    return Spillover(_name(start), _name(headers.get(SERVED_BY)), _name(headers.get(SPILL_ERROR)))
 
 
 def own_rate_limits(headers: Headers) -> RateLimits:
