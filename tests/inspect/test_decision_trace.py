@@ -64,6 +64,14 @@ def test_a_replayed_stream() -> None:
     ]
 
 
+def test_a_request_that_was_long_in_coming() -> None:
+    told = of("ptu@a")
+    call = told.world.call().call
+    assert "to come" not in tell(call, told.notes)[0]
+    call.request_seconds = 2.34
+    assert "not streaming; its request took 2.3 s to come; " in tell(call, told.notes)[0]
+
+
 def test_what_is_passed_over_says_why() -> None:
     told = of("ptu@a", "b", a=throttled(retry_after="3"))
     told.call()

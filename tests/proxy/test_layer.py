@@ -17,7 +17,7 @@ from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layer import Layer
 from mitmproxy.test import taddons
 
-from aoai_gateway.engine.call import Outcome
+from aoai_gateway.engine.call import Call, Outcome
 from aoai_gateway.proxy import upstream_attempt as sending
 from aoai_gateway.proxy.downstream_response import DownstreamResponse
 from aoai_gateway.proxy.http1 import LAST_WORD_SECONDS
@@ -75,6 +75,25 @@ def test_a_call(here: Connection) -> None:
     assert b"x-gateway-backend: a@a" in here.received
     assert here.result() == (200, b'{"id":"x"}')
     assert here.at_rest
+
+
+def test_what_a_request_takes_to_come_is_told_beside_what_its_call_takes(here: Connection) -> None:
+    calls: list[Call] = []
+    here.gateway.write_down = lambda call, *_: calls.append(call)  # type: ignore[method-assign, assignment]
+    body = b'{"model": "gpt", "messages": []}'
+    head = (
+        b"POST /openai/v1/chat/completions HTTP/1.1\r\nhost: gw\r\napi-key: key-of-anybody\r\n"
+        b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    )
+    here.feed(events.DataReceived(here.client, head + body[:9]))
+    here.run_timers(2.5)
+    here.feed(events.DataReceived(here.client, body[9:]))
+    here.run_timers(1.0)
+    here.respond("a", 200, b"{}")
+    assert [(call.request_seconds, (call.ended or 0) - call.started) for call in calls] == [(2.5, 1.0)]
+    here.ask()
+    here.respond("a", 200, b"{}")
+    assert calls[1].request_seconds == 0
 
 
 def test_a_failed_attempt_is_replayed_unseen(here: Connection) -> None:

@@ -28,6 +28,7 @@ def test_a_replayed_call() -> None:
     client = Client(name="Team 1", key="key-of-team-1", priority="critical")
     headers = {"x-stainless-retry-count": "2", "x-ms-client-request-id": "from-the-client"}
     trace = here.call(max_tokens=100, client=client, headers=headers)
+    trace.call.request_seconds = 2.5
     record = usage_record(trace.call)
     assert tuple(record) == FIELDS
     assert {tuple(attempt) for attempt in record["attempts"]} == {ATTEMPT_FIELDS}
@@ -101,6 +102,7 @@ def test_a_replayed_call() -> None:
         "usage_of": None,
         "fallback_refused": None,
         "utilization": 0.42,
+        "request_ms": 2500.0,
     }
     assert record["attempts"] == [
         {

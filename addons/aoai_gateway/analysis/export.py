@@ -98,6 +98,7 @@ _WHOLE = (
 _DECIMAL = (
     "waited_ms",
     "in_line_ms",
+    "request_ms",
     "first_token_ms",
     "duration_ms",
     "cost",

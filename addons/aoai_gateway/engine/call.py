@@ -226,6 +226,8 @@ class Call:
     """Seconds for which it was held back, for its quota or in the queue."""
     queue_wait: float = 0.0
     """Of these, the seconds in the queue."""
+    request_seconds: float = 0.0
+    """Seconds that its request took before it began: from the head, for upload, a token's check, a hold."""
     asked: str = ""
     """The deployment that the client asked for, where its policy or a fallback led to another one."""
     fallbacks: Mapping[Refusal, str] = NOTHING

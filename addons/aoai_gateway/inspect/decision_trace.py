@@ -57,6 +57,9 @@ TEXTS: Mapping[type, tuple[str, ...]] = {
 }
 """The fields of effects and results with parts of requests and answers, which no story repeats."""
 
+WORTH_TELLING = 0.1
+"""Seconds of a request that are worth a word."""
+
 NO_NOTICES: Mapping[Notice, str] = {}
 
 
@@ -171,6 +174,8 @@ def _question(call: Call) -> str:
     cls = f" (class {call.cls.name})" if call.cls is not None and call.setup.config.priorities else ""
     text = f"{call.client.name}{cls} asks for {asked}"
     text += f": {call.target.operation.name}, {'streaming' if call.streaming else 'not streaming'}"
+    if call.request_seconds >= WORTH_TELLING:
+        text += f"; its request took {_seconds(call.request_seconds)} to come"
     if body is None:
         return text
     if body.max_tokens is not None:

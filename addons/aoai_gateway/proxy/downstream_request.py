@@ -95,6 +95,7 @@ class RequestSteps(StreamPart):
         self._checked: tuple[Head, Target] | None = None
         """The head that was looked at, in which there is no secret, and what it asks for."""
         self._begun = 0.0
+        """When the gateway began to wait for the body."""
         self._received = 0
         """Bytes that had come when it was last looked whether more does."""
         self._swallowed = 0
@@ -104,6 +105,7 @@ class RequestSteps(StreamPart):
     def receive_head(self, event: RequestHeaders) -> CommandGenerator[None]:
         """The request's head has come."""
         here = self._here
+        here.request_began = here.now()
         answer = self._answer_for_machines(event)
         if answer is not None:
             here.flow.response = answer

@@ -95,6 +95,7 @@ class EngineDriver:
             only_backend=accepted.only_backend,
             run_by=accepted.run_by,
             granted=accepted.granted,
+            request_seconds=now - here.request_began,
         )
         here.secrets = accepted.secrets
         gateway.begun(call)

@@ -133,6 +133,8 @@ class StreamContext:
         """Its body, if that is on disk."""
         self.concealed: tuple[bytes, bytes] | None = None
         """What stands on the flow in the place of a secret in the answer, and the secret."""
+        self.request_began = 0.0
+        """When the request's head had come."""
         self.trial: Trial | None = None
         """That of its token, as long as no backend has accepted it."""
         self._deadline = DeadlinePassed(stream_id)

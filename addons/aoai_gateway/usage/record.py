@@ -98,6 +98,7 @@ FIELDS = (
     "closed_by",
     "usage_of",
     "fallback_refused",
+    "request_ms",
 )
 """The fields of every record, in their order."""
 
@@ -186,6 +187,7 @@ def usage_record(call: Call) -> dict[str, Any]:
     record["charged_tokens"] = call.charged_tokens
     record["waited_ms"] = call.waited and _ms(0.0, call.waited)
     record["in_line_ms"] = call.queue_wait and _ms(0.0, call.queue_wait)
+    record["request_ms"] = call.request_seconds and _ms(0.0, call.request_seconds)
     if call.first_content is not None:
         record["first_token_ms"] = _ms(started, call.first_content)
     if call.ended is not None:
