@@ -21,7 +21,8 @@ def prepare_standard_files() -> None:
     """Have all three standard files, and standard output take any text.
 
     Those that are closed become the null device: else the next file or connection would have their number,
-    and get what is printed. A terminal may know fewer characters than names have; it gets escapes for them.
+    and get what is printed. A terminal may know fewer characters than names have, and what a model or client
+    has made up may hold halves of surrogate pairs, which no terminal takes: there are escapes for them.
     """
     # The system gives the lowest number that is free.
     while (number := os.open(os.devnull, os.O_RDWR)) < len(STANDARD):

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 from tornado.web import Application, RequestHandler
 
 from aoai_simulator import limits
+from aoai_simulator.deployments import Deployment
 from aoai_simulator.faults import FaultError, read_fault
-from aoai_simulator.models import Deployment
 
 if TYPE_CHECKING:
     from aoai_simulator.listener import Listener

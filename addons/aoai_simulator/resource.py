@@ -28,9 +28,9 @@ from aoai_simulator import (
 )
 from aoai_simulator.authorization import unauthorised
 from aoai_simulator.conversation import sent_items
+from aoai_simulator.deployments import Deployment, models_of
 from aoai_simulator.limits import Headers
 from aoai_simulator.messages import Claude
-from aoai_simulator.models import Deployment, models_of
 from aoai_simulator.replies import InvalidError, Refused, Reply, Upgrade, Whole
 from aoai_simulator.requests import Ask, Request, Sent, read_ask, read_object, read_sent
 from aoai_simulator.sessions import ResponseSession, Secret, Sessions, handshake, no_handshake

@@ -1,14 +1,11 @@
 """Runs of assistants: what they leave in their thread, and the events of one that is followed.
 
-What evaluations say of their graders and runs is here, too.
-
 Source: the reference of the Assistants API (objects of messages and run steps, streaming events). SDKs put a
 message together from its events: a delta without a ``thread.message.created`` before it is an error to them.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -83,34 +80,3 @@ def _events(run: Thing, message: Thing, step: Thing) -> Iterator[tuple[str, Thin
 def _pieces() -> list[str]:
     first, *others = TEXT.split(" ")
     return [first, *(f" {word}" for word in others)]
-
-
-def with_grader_ids(graders: object, randomness: random.Random) -> object:
-    """Return graders with ids, which begin with their names, where they have none."""
-    if not isinstance(graders, list):
-        return graders
-    return [
-        {"id": f"{each['name']}-{randomness.getrandbits(128):032x}", **each}
-        if isinstance(each, dict) and "name" in each
-        else each
-        for each in graders
-    ]
-
-
-def evaluation_run(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the members of a run that are about its evaluation; it has not begun yet."""
-    graders = evaluation.get("testing_criteria")
-    idents = [
-        each["id"]
-        for each in (graders if isinstance(graders, list) else ())
-        if isinstance(each, dict) and "id" in each
-    ]
-    return {
-        "eval_id": evaluation["id"],
-        "error": None,
-        "result_counts": {"total": 0, "errored": 0, "failed": 0, "passed": 0},
-        "per_testing_criteria_results": [
-            {"testing_criteria": ident, "passed": 0, "failed": 0} for ident in idents
-        ],
-        "per_model_usage": [],
-    }

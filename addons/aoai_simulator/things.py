@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
-from aoai_simulator import batches, media, runs
+from aoai_simulator import batches, evaluations, media, runs
 from aoai_simulator.replies import Reply, Whole, error, json_reply
 from aoai_simulator.requests import Request, Sent, read_sent
 
@@ -210,9 +210,9 @@ class Things:
         if path == "conversations":
             made.pop("items", None)
         if path == "evals":
-            made["testing_criteria"] = runs.with_grader_ids(made.get("testing_criteria"), self._randomness)
+            made["testing_criteria"] = evaluations.with_ids(made.get("testing_criteria"), self._randomness)
         if kind.name == "eval.run":
-            made |= runs.evaluation_run(self._things[path.removesuffix("/runs")])
+            made |= evaluations.of_run(self._things[path.removesuffix("/runs")])
         if sent.file is not None:
             made |= {"filename": sent.filename, "bytes": len(sent.file)}
         if path == "videos":

@@ -28,6 +28,7 @@ from aoai_gateway.analysis.records import read
 from aoai_gateway.analysis.report import report
 from aoai_gateway.analysis.report_command import as_csv, main
 from aoai_gateway.analysis.text import short, text
+from aoai_gateway.command_line import prepare_standard_files
 from aoai_gateway.config.models import Client
 from aoai_gateway.wire.printing import width_of
 from tests.analysis.day import day
@@ -274,8 +275,9 @@ def test_half_of_a_character_in_a_name_is_written_as_a_mark(
     assert wanted in out.read_text(encoding="utf-8")
     with open(tmp_path / "piped", "w", encoding="ascii") as piped, pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.stdout", piped)
+        prepare_standard_files()
         assert main([str(path), "--format", form], lambda _: None) == 0
-    assert b"gpt" in (tmp_path / "piped").read_bytes()
+    assert (rb"half \ud83d of" if form == "csv" else b"half   of") in (tmp_path / "piped").read_bytes()
 
 
 def test_one_is_not_a_plural(written: Write) -> None:

@@ -37,28 +37,76 @@ def test_nothing_is_needed_by_default() -> None:
     assert start_checks.errors(config()) == start_checks.warnings(config()) == []
 
 
+@pytest.fixture
+def no_proxy_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+PAST_A_PROXY = (
+    "aoai.endpoints: these endpoints are reached directly, past the proxy that {} names: a; "
+    "if that is right, list their hosts in NO_PROXY"
+)
+
+
 @pytest.mark.parametrize(
-    ("variables", "is_told"),
+    ("variables", "told"),
     [
-        ({"HTTPS_PROXY": "http://proxy.example:3128"}, True),
-        ({"https_proxy": "http://proxy.example:3128"}, True),
-        ({"ALL_PROXY": "socks5://proxy.example:1080"}, True),
-        ({"HTTPS_PROXY": "http://proxy.example:3128", "NO_PROXY": ".example"}, False),
-        ({"HTTP_PROXY": "http://proxy.example:3128"}, False),
-        ({"HTTPS_PROXY": ""}, False),
+        ({"HTTPS_PROXY": "http://proxy.example:3128"}, "HTTPS_PROXY"),
+        ({"https_proxy": "http://proxy.example:3128"}, "https_proxy"),
+        ({"ALL_PROXY": "socks5://proxy.example:1080"}, "ALL_PROXY"),
+        ({"HTTPS_PROXY": "http://proxy.example:3128", "NO_PROXY": ".example"}, None),
+        ({"HTTP_PROXY": "http://proxy.example:3128"}, None),
+        ({"HTTPS_PROXY": ""}, None),
     ],
 )
+@pytest.mark.usefixtures("no_proxy_variables")
 def test_a_proxy_that_endpoints_are_not_reached_through_is_warned_of(
-    variables: dict[str, str], is_told: bool, monkeypatch: pytest.MonkeyPatch
+    variables: dict[str, str], told: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    (said,) = start_checks.warnings(config()) or ("",)
-    expected = (
-        "aoai.endpoints: a are connected to directly, and not through the proxy that the environment names; "
-        "put their hosts into NO_PROXY if that is right"
-    )
-    assert said == (expected if is_told else "")
+    assert start_checks.warnings(config()) == ([PAST_A_PROXY.format(told)] if told else [])
+
+
+@pytest.mark.parametrize(
+    ("url", "listed", "is_told"),
+    [
+        ("https://10.0.0.5", "10.0.0.0/8", False),
+        ("https://10.0.0.5", "10.0.0.5", False),
+        ("https://10.0.0.5", "192.168.0.0/16, fd00::/8", True),
+        ("https://[fd00::5]:8443", "fd00::/8", False),
+        ("https://[fd00::5]:8443", "[fd00::5]:8443", False),
+        ("https://[fd00::5]:8443", "[fd00::5]:443", True),
+        ("https://mine.openai.azure.com", "*.openai.azure.com", False),
+        ("https://mine.openai.azure.com", ".openai.azure.com", False),
+        ("https://mine.openai.azure.com", "localhost,OpenAI.Azure.com", False),
+        ("https://mine.openai.azure.com", "mine.openai.azure.com:443", False),
+        ("https://mine.openai.azure.com", "mine.openai.azure.com:8443", True),
+        ("https://mine.openai.azure.com", "other.openai.azure.com,azure.co,,.", True),
+        ("https://mine.openai.azure.com", "*", False),
+        ("http://[::1]:8000", "", False),
+        ("http://127.0.0.1:8000", "", False),
+        ("http://localhost:8000", "", False),
+    ],
+)
+@pytest.mark.usefixtures("no_proxy_variables")
+def test_endpoints_that_no_proxy_lists_or_that_are_on_this_machine_are_not_warned_of(
+    url: str, listed: str, is_told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", listed)
+    here = config(aoai={"endpoints": [{"name": "a", "url": url, "key": "key-of-a"}]})
+    assert start_checks.warnings(here) == ([PAST_A_PROXY.format("ALL_PROXY")] if is_told else [])
+
+
+@pytest.mark.usefixtures("no_proxy_variables")
+def test_a_disabled_endpoint_is_not_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    (a,) = ENDPOINTS["endpoints"]
+    b = {"name": "b", "url": "https://b.example/", "key": "key-of-b", "enabled": False}
+    assert start_checks.warnings(config(aoai={"endpoints": [a, b]})) == [PAST_A_PROXY.format("HTTPS_PROXY")]
 
 
 def test_a_certificate_that_is_valid_is_fine(files: tuple[Path, Path]) -> None:

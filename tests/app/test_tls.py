@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import certifi
 import pytest
 from OpenSSL import SSL
 
+from aoai_gateway.app import tls
 from aoai_gateway.app.tls import ServerCertificate, bundle
 from aoai_gateway.config.models import Listen
 from tests.e2e.certificates import Certificates, make
@@ -143,3 +146,21 @@ def test_a_process_that_is_killed_leaves_no_file_of_authorities(made: Certificat
     ended = subprocess.run(command, env={**os.environ, "TMPDIR": str(folder)}, timeout=120)
     assert ended.returncode == -signal.SIGKILL
     assert not list(folder.iterdir())
+
+
+def _refused(name: str) -> int:
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_where_there_are_no_files_in_memory_the_authorities_are_in_a_temporary_one(
+    is_refused: bool, made: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    if is_refused:
+        monkeypatch.setattr(os, "memfd_create", _refused, raising=False)
+    else:
+        monkeypatch.setattr(tls, "DESCRIPTORS", tmp_path / "not mounted")
+    path = bundle(made.ca)
+    assert path.parent == tmp_path
+    assert path.read_bytes() == Path(certifi.where()).read_bytes() + b"\n" + made.ca.read_bytes()

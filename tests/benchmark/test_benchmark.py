@@ -422,7 +422,7 @@ def test_a_run_ends_early_where_no_call_would_be_served(
     words = (url, "-e", deployment, "-r", "3000", "-d", "86400", *CUSTOM)
     assert main(words, {"OPENAI_API_KEY": key}) == 1
     said = capsys.readouterr().out
-    assert "Ended early: the first 10 calls were all refused, and so would be the others." in said
+    assert "Ended early: each client's first calls were refused, as the others would be." in said
     assert ("401 " if key == "wrong" else "DeploymentNotFound ") in said
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from aoai_gateway.benchmark.plan import Consumer, Shape, Step, planned
+from aoai_gateway.benchmark.plan import Consumer, Planned, Shape, Step, planned
 from aoai_gateway.benchmark.running import FIRST_CALLS, Run
 from tests.usage.records import attempt, record
 
@@ -50,7 +50,16 @@ async def stopped(*, answers: bool) -> tuple[Run, list[Any]]:
     loop, caller, written = asyncio.get_running_loop(), Caller(), list[Any]()
     step = Step(60_000, math.inf)
     calls = planned([step], [Shape(1, 1)], [Consumer("Ann", "k")], Random(1), arrivals="steady")
-    run = Run(calls, [step], caller, begun=loop.time(), clock=loop.time, write=written.append)  # type: ignore[arg-type]
+    run = Run(
+        calls,
+        [step],
+        caller,  # type: ignore[arg-type]
+        consumers=["Ann"],
+        of_one_shape=True,
+        begun=loop.time(),
+        clock=loop.time,
+        write=written.append,
+    )
     task = asyncio.create_task(run.run())
     await until(lambda: run.sent >= 5)
     run.stop()
@@ -64,7 +73,7 @@ async def stopped(*, answers: bool) -> tuple[Run, list[Any]]:
         caller.answers.set()
     else:
         run.stop()
-    await asyncio.wait_for(task, 60)
+    await asyncio.wait_for(task, 20)
     return run, written
 
 
@@ -98,19 +107,37 @@ THROTTLED = record(status=429, error="429", waited_ms=0.0)
 UNREACHED = record(outcome="backends_out", status=None, attempts=[attempt(status=None, failure="connect")])
 
 
-async def ended(*records: dict[str, Any]) -> Run:
+BAD_REQUEST = record(status=400, error="context_length_exceeded", waited_ms=0.0)
+
+
+async def ended(*records: dict[str, Any], of_one_shape: bool = True) -> Run:
     """A run of 50 calls at equal distances, each of which ends before the next one is due."""
-    loop, caller = asyncio.get_running_loop(), AtOnce(records)
-    step = Step(60_000, math.inf)
-    calls = planned([step], [Shape(1, 1)], [Consumer("Ann", "k")], Random(1), arrivals="steady")
-    run = Run(
-        calls, [step], caller, begun=loop.time(), clock=loop.time, write=lambda _: None, most=50  # type: ignore[arg-type]
-    )  # fmt: skip
-    await asyncio.wait_for(run.run(), 60)
+    run = run_of(AtOnce(records), ["Ann"] * 50, of_one_shape=of_one_shape)
+    await asyncio.wait_for(run.run(), 20)
     return run
 
 
-@pytest.mark.parametrize("refused", [REFUSED, UNTRUSTED])
+def run_of(caller: Caller, consumers: Sequence[str], *, of_one_shape: bool = True) -> Run:
+    """A run of one call a millisecond, for these consumers in turn."""
+    loop, step = asyncio.get_running_loop(), Step(60_000, math.inf)
+    calls = (
+        Planned(number / 1000, 0, Consumer(name, "k"), Shape(1, 1))
+        for number, name in enumerate(itertools.cycle(consumers))
+    )
+    return Run(
+        calls,
+        [step],
+        caller,  # type: ignore[arg-type]
+        consumers=set(consumers),
+        of_one_shape=of_one_shape,
+        begun=loop.time(),
+        clock=loop.time,
+        write=lambda _: None,
+        most=len(consumers),
+    )
+
+
+@pytest.mark.parametrize("refused", [REFUSED, UNTRUSTED, BAD_REQUEST])
 def test_it_ends_early_where_the_first_calls_are_refused_for_what_lasts(refused: dict[str, Any]) -> None:
     run = asyncio.run(ended(refused))
     assert run.ended_early
@@ -123,3 +150,58 @@ def test_it_goes_on_where_an_early_call_was_not(other: dict[str, Any]) -> None:
     run = asyncio.run(ended(REFUSED, other, REFUSED))
     assert not run.ended_early
     assert run.sent == 50
+
+
+def test_it_goes_on_where_bad_requests_say_nothing_of_calls_of_other_shapes() -> None:
+    run = asyncio.run(ended(BAD_REQUEST, of_one_shape=False))
+    assert not run.ended_early
+    assert run.sent == 50
+
+
+class AnnAtOnce(Caller):
+    """Refuses Ann's calls at once, and gives all others the same answer when it is told to."""
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        super().__init__()
+        self._answer = answer
+        self.refused = 0
+
+    async def call(self, ready: Any) -> dict[str, Any]:
+        if ready.planned.consumer.name == "Ann":
+            self.refused += 1
+            return REFUSED
+        await self.answers.wait()
+        return self._answer
+
+
+async def with_slow_answers(answer: dict[str, Any], consumers: Sequence[str], *, after: int) -> Run:
+    """A run in which slow calls are answered when so many of Ann's were refused."""
+    caller = AnnAtOnce(answer)
+    run = run_of(caller, consumers)
+    task = asyncio.create_task(run.run())
+    await until(lambda: caller.refused >= after)
+    assert not run.ended_early, "the calls under way may be served"
+    caller.answers.set()
+    await asyncio.wait_for(task, 20)
+    return run
+
+
+def test_it_goes_on_where_other_calls_that_were_sent_before_are_served_later() -> None:
+    consumers = ["Ben", *["Ann"] * 99]
+    run = asyncio.run(with_slow_answers(record(), consumers, after=90))
+    assert not run.ended_early
+    assert run.sent == run.document()["calls"] == 100
+
+
+def test_it_goes_on_where_another_consumer_has_had_no_answer_yet() -> None:
+    consumers = [*["Ann"] * 50, "Ben", *["Ann"] * 49]
+    run = asyncio.run(with_slow_answers(record(), consumers, after=90))
+    assert not run.ended_early
+    assert run.sent == 100
+
+
+def test_it_ends_early_when_the_slow_calls_were_refused_too() -> None:
+    consumers = ["Ann", "Ben"] * 5_000
+    run = asyncio.run(with_slow_answers(REFUSED, consumers, after=20))
+    assert run.ended_early
+    assert run.sent < 10_000

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from aoai_gateway.config.models import SimulatedDeployment, SimulatedEndpoint
 from aoai_simulator import limits
-from aoai_simulator.models import limits_of
+from aoai_simulator.deployments import limits_of
 from aoai_simulator.replies import Frames, Reply, Whole
 from aoai_simulator.requests import Request
 from aoai_simulator.resource import Call, Resource

@@ -18,10 +18,10 @@ from aoai_gateway.wire.gateway_error import GatewayError
 from aoai_gateway.workbench import child
 from aoai_gateway.workbench.case_files import extended
 from aoai_gateway.workbench.checks import checked
-from aoai_gateway.workbench.page_requests import BadRequestError, ChildError, EditError, NotFoundError
+from aoai_gateway.workbench.child import ChildError
+from aoai_gateway.workbench.page_requests import BadRequestError, EditError, NotFoundError
 from aoai_gateway.workbench.prompts import asked_for, ready
 from aoai_gateway.workbench.shape import part, shapes
-from tests.workbench.test_calls import call
 
 CHAT = Facts("chat.completions", status=200, content_type="application/json")
 HEAD = snippets.Request("http://a", "POST", "/openai/v1/chat/completions", (), b"")
@@ -96,28 +96,6 @@ def test_a_job_that_has_no_turn_is_told_so(monkeypatch: pytest.MonkeyPatch) -> N
             await child.perform(len, b"")
 
     asyncio.run(scenario())
-
-
-@pytest.mark.parametrize("coding", [None, "gzip"])
-def test_large_bodies_are_read_elsewhere_and_small_ones_here(
-    coding: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    used: list[str] = []
-    perform = child.perform
-
-    async def noted(function: Callable[..., Any], *arguments: Any) -> Any:
-        used.append("elsewhere")
-        return await perform(function, *arguments)
-
-    monkeypatch.setattr(child, "perform", noted)
-    small, large = call("small"), call("large", size=200_000)
-    for flow in (small, large):
-        content = flow.request.content
-        if coding:
-            flow.request.headers["content-encoding"] = coding
-            flow.request.content = content
-        assert asyncio.run(child.read(len, (flow.request,))) == len(content or b"")
-    assert used == ["elsewhere"]
 
 
 def test_parsing_what_is_no_set_says_where() -> None:

@@ -69,8 +69,10 @@ def breaks(words: list[str]) -> int:
     client = _client(args)
     if args.command == "open":
         print(client.do("/api/breaks/open", name=args.name, seconds=args.seconds, reason=args.reason))
+    elif args.all:
+        print(client.do("/api/breaks/close"))
     else:
-        print(client.do("/api/breaks/close", **({"name": args.name} if args.name else {})))
+        print(client.do("/api/breaks/close", name=args.name))
     return 0
 
 

@@ -58,9 +58,7 @@ def main(words: Sequence[str], load_config: Any) -> int:
             print(f"aoai-gateway: {args.output}: {error.strerror}", file=sys.stderr)
             return 1
     else:
-        # A terminal may know fewer characters than names have.
-        encoding = sys.stdout.encoding or "utf-8"
-        sys.stdout.write(written.encode(encoding, "replace").decode(encoding))
+        sys.stdout.write(written)
     return 0
 
 

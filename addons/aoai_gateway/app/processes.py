@@ -155,19 +155,24 @@ def end_with_parent(number: signal.Signals) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number))
 
 
+# --- starting again --------------------------------------------------------------------------------------
+
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 10.0
-"""Seconds until it comes back: doubling from the first to the longest."""
+"""Seconds until a process that has ended is started again: doubling from the first to the longest."""
 
 MOST_DOUBLINGS = 16
 
 STEADY_SECONDS = 60.0
-"""How long it must live for the next pause to be the first again."""
+"""How long a process must live for the next pause to be the first again."""
 
 
 @dataclass(slots=True)
 class Backoff:
-    """The pauses of one process. Times are monotonic seconds."""
+    """When a process that has ended is started again: at once the first time, later with every further one.
+
+    Times are monotonic seconds.
+    """
 
     due: float = 0.0
     """When it is started again."""

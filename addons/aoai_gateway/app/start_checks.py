@@ -12,10 +12,12 @@ import os
 import socket
 import ssl
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from aoai_gateway.command_line import installs
+from aoai_gateway.config.fields import is_loopback
 from aoai_gateway.config.shared_store import SharedStore
 from aoai_gateway.config.sinks import CsvSink, JsonLinesSink
 from aoai_gateway.state.affinity_file import AffinityFileError, check
@@ -100,30 +102,59 @@ def warnings(config: Config, now: datetime | None = None) -> list[str]:
         elif end <= now + EXPIRES_SOON:
             left = (end - now).days
             found.append(f"clients: {what} counts for {left} days more, until {_day(end)}; replace it")
-    direct = list(_past_a_proxy(config))
-    if direct:
+    for variable, names in _past_a_proxy(config).items():
         found.append(
-            f"aoai.endpoints: {', '.join(direct)} are connected to directly, and not through the proxy that "
-            "the environment names; put their hosts into NO_PROXY if that is right"
+            f"aoai.endpoints: these endpoints are reached directly, past the proxy that {variable} names: "
+            f"{', '.join(names)}; if that is right, list their hosts in NO_PROXY"
         )
     return found
 
 
-def _past_a_proxy(config: Config) -> Iterator[str]:
-    """Yield the endpoints that other programs would reach through a proxy here."""
-    if not any(name.lower().endswith("_proxy") and value for name, value in os.environ.items()):
-        return
-    # Loaded only where there may be one: a check is to be quick.
-    import urllib.request
-
-    proxies = urllib.request.getproxies()
+def _past_a_proxy(config: Config) -> dict[str, list[str]]:
+    """Return the endpoints that others would reach through a proxy here, by the variable that names it."""
+    found: dict[str, list[str]] = {}
+    not_through = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
     for endpoint in config.aoai.endpoints:
-        if endpoint.url is None:
+        if endpoint.url is None or not endpoint.enabled:
             continue
         url = urlsplit(endpoint.url)
-        has_proxy = url.scheme in proxies or "all" in proxies
-        if has_proxy and not urllib.request.proxy_bypass(url.netloc):
-            yield endpoint.name
+        host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
+        variable = _proxy_variable(url.scheme)
+        if variable and not is_loopback(host) and not _is_listed(host, port, not_through):
+            found.setdefault(variable, []).append(endpoint.name)
+    return found
+
+
+def _proxy_variable(scheme: str) -> str | None:
+    """Return the variable that names the proxy for a scheme. Lower case goes first, even if empty."""
+    for lower in (f"{scheme}_proxy", "all_proxy"):
+        name = lower if lower in os.environ else lower.upper()
+        if os.environ.get(name):
+            return name
+    return None
+
+
+def _is_listed(host: str, port: int, listed: str) -> bool:
+    """Whether NO_PROXY has a host: as its name, a domain, an address or a network, with or without a port."""
+    for entry in listed.lower().replace(",", " ").split():
+        name, of_port = entry, ""
+        if entry.startswith("["):
+            name, _, of_port = entry[1:].partition("]")
+        elif entry.count(":") == 1:
+            name, _, of_port = entry.partition(":")
+        if of_port.lstrip(":") not in ("", str(port)):
+            continue
+        domain = name.removeprefix("*").lstrip(".")
+        if name == "*" or host == domain or host.endswith(f".{domain}") or _is_in(host, domain):
+            return True
+    return False
+
+
+def _is_in(host: str, network: str) -> bool:
+    try:
+        return ip_address(host) in ip_network(network, strict=False)
+    except ValueError:  # one of them is a name
+        return False
 
 
 def expiries(config: Config) -> dict[str, float]:

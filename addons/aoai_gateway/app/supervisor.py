@@ -30,7 +30,8 @@ from aoai_gateway.app import listening, log_format, processes
 from aoai_gateway.app.admin_process import AdminProcess
 from aoai_gateway.app.private_folder import PrivateFolder
 from aoai_gateway.app.processes import LONGEST_PAUSE
-from aoai_gateway.app.worker import Slot, Worker
+from aoai_gateway.app.worker import Worker
+from aoai_gateway.app.worker_slot import Slot
 from aoai_gateway.app.workers_store import NoStoreError, WorkersStore
 from aoai_gateway.config.loader import ConfigErrors, Loaded
 from aoai_gateway.config.reload import Watch

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+DESCRIPTORS = Path("/proc/self/fd")
+"""Where an open file has a path, also one in memory; not everywhere is it mounted."""
+
 
 class ServerCertificate:
     """The configured certificate. Its files are read again when they change, as they do when renewed.
@@ -112,12 +115,32 @@ def bundle(trusted_ca: Path) -> Path:
     its folder for temporary files would fill up under a container that crashes in a loop.
     """
     authorities = Path(certifi.where()).read_bytes() + b"\n" + trusted_ca.read_bytes()
-    if hasattr(os, "memfd_create"):
-        memory = os.memfd_create("certificate authorities")
-        os.write(memory, authorities)
-        return Path(f"/proc/self/fd/{memory}")
+    return _in_memory(authorities) or _in_temporary_file(authorities)
+
+
+def _in_memory(content: bytes) -> Path | None:
+    """Make a file in memory; None where the system has no such files, refuses them, or gives them no path."""
+    if not hasattr(os, "memfd_create"):
+        return None
+    try:
+        number = os.memfd_create("certificate authorities")
+    except OSError:
+        return None
+    path = DESCRIPTORS / str(number)
+    try:
+        with open(number, "wb", closefd=False) as file:
+            file.write(content)
+        if path.exists():
+            return path
+    except OSError:
+        pass
+    os.close(number)
+    return None
+
+
+def _in_temporary_file(content: bytes) -> Path:
     with tempfile.NamedTemporaryFile("wb", prefix="aoai-gateway-", suffix=".pem", delete=False) as file:
-        file.write(authorities)
+        file.write(content)
     path = Path(file.name)
     atexit.register(path.unlink, missing_ok=True)
     return path

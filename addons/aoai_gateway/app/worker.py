@@ -1,24 +1,18 @@
-"""One of several workers: as the process itself knows it, and its place as the supervisor sees it.
-
-Its sockets, its store and its simulated endpoints come from the supervisor.
-"""
+"""One of several workers: its sockets, its store and its simulated endpoints come from the supervisor."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
-import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mitmproxy.utils import asyncio_utils
 
 from aoai_gateway.admin.fleet import ask
 from aoai_gateway.admin.merging import leave
 from aoai_gateway.app import listening, processes
-from aoai_gateway.app.processes import Backoff, Child
-from aoai_gateway.wire.spans import rfc3339
 
 if TYPE_CHECKING:
     import socket
@@ -88,35 +82,3 @@ class Worker:
             raise OSError(f"the simulated endpoint {name} was not started (status {reply.status})")
         found = json.loads(reply.body)
         return found["url"], found["key"]
-
-
-@dataclass(slots=True)
-class Slot:
-    """The place of the workers with one number."""
-
-    number: int
-    sockets: list[socket.socket]
-    child: Child | None = None
-    successor: Child | None = None
-    old: list[Child] = field(default_factory=list)
-    """The processes that finish their calls."""
-    backoff: Backoff = field(default_factory=Backoff)
-    starts: int = 0
-    last_end: str | None = None
-
-    def children(self) -> list[Child]:
-        """All processes in it."""
-        return [each for each in (self.child, self.successor, *self.old) if each is not None]
-
-    def document(self) -> dict[str, Any]:
-        """Return what is known of it, for the status page."""
-        child = self.child
-        unix_offset = time.time() - time.monotonic()
-        return {
-            "number": self.number,
-            "pid": child.pid if child is not None else None,
-            "status": "ended" if child is None else "ready" if child.ready else "starting",
-            "started": rfc3339(child.started + unix_offset) if child is not None else None,
-            "starts": self.starts,
-            "last_end": self.last_end,
-        }

@@ -64,7 +64,7 @@ def main(words: Sequence[str], env: Mapping[str, str] = os.environ) -> int:
         print()
     if dropped:
         print(f"aoai-gateway: {dropped:,} records could not be written", file=sys.stderr)
-    return 1 if dropped or not made["completed"] else 0
+    return 1 if dropped or made["ended_early"] or not made["completed"] else 0
 
 
 async def _run(
@@ -73,7 +73,8 @@ async def _run(
     counter = Counter(await asyncio.to_thread(load_encodings))
     random = Random(args.seed)  # noqa: S311 - sizes and times of test calls are no secrets
     target = Target(args.url, args.deployment, args.api_version, args.bearer, args.ca)
-    steps, calls = _plan(args, consumers, drawn, random)
+    shapes = _shapes(args, drawn)
+    steps, calls = _plan(args, consumers, drawn, shapes, random)
     prompts = plan.Prompts(
         counter,
         args.deployment,
@@ -91,6 +92,8 @@ async def _run(
             calls,
             steps,
             caller,
+            consumers={each.name for each in consumers},
+            of_one_shape=len(set(shapes)) == 1,
             begun=begun,
             clock=time.monotonic,
             write=lambda record: sink.put([line_of(record)]) if sink is not None else None,
@@ -120,18 +123,24 @@ async def _watched(run: Run, progress: Progress) -> None:
 
 
 def _plan(
-    args: argparse.Namespace, consumers: list[plan.Consumer], drawn: list[plan.Drawn], random: Random
+    args: argparse.Namespace,
+    consumers: list[plan.Consumer],
+    drawn: list[plan.Drawn],
+    shapes: list[plan.Shape],
+    random: Random,
 ) -> tuple[list[plan.Step], Any]:
     if drawn and args.rate is None:
         step = plan.length(drawn, args.speed)
         seconds = min(step.seconds, args.duration or math.inf)
         calls = (p for p in plan.replayed(drawn, consumers, random, speed=args.speed) if p.at < seconds)
         return [replace(step, seconds=seconds)], calls
-    shapes = [each.shape for each in drawn] or [_shape(args)]
-    if args.no_stream:
-        shapes = [replace(shape, stream=False) for shape in shapes]
     steps = [plan.Step(rate, args.duration or math.inf) for rate in args.rate]
     return steps, plan.planned(steps, shapes, consumers, random, arrivals=args.arrivals)
+
+
+def _shapes(args: argparse.Namespace, drawn: list[plan.Drawn]) -> list[plan.Shape]:
+    shapes = [each.shape for each in drawn] or [_shape(args)]
+    return [replace(shape, stream=False) for shape in shapes] if args.no_stream else shapes
 
 
 def _shape(args: argparse.Namespace) -> plan.Shape:

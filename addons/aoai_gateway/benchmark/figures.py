@@ -23,8 +23,8 @@ MOST_SAMPLES = 2_000
 
 COUNTS = ("calls", "served", "throttled", "failed", "input_tokens", "output_tokens", "tries")
 
-LASTING = frozenset({400, 401, 403, 404})
-"""Statuses whose cause is the key, the address, the deployment or an option: the next call has the same."""
+LASTING = frozenset({401, 403, 404})
+"""Statuses whose cause is the key, the path or the deployment: the consumer's next call has the same."""
 
 TIMES = ("ttft", "tbt", "e2e", "late")
 """The times of a call: to the first token, between tokens, end to end, and how late it was sent."""
@@ -145,12 +145,16 @@ def cause_of(record: Record) -> str:
     return str(record["error"] or record["status"])
 
 
-def is_lasting(record: Record) -> bool:
-    """Whether a call was refused for what the next one has, too."""
+def is_lasting(record: Record, *, of_one_shape: bool) -> bool:
+    """Whether a call was refused for what its consumer's next one has, too.
+
+    ``of_one_shape``: whether all calls are alike; a bad request (400) says nothing of other shapes.
+    """
     attempts = record["attempts"]
     if attempts and attempts[-1]["failure"] == "tls":
         return True
-    return record["outcome"] == "ok" and record["status"] in LASTING
+    status = record["status"]
+    return record["outcome"] == "ok" and (status in LASTING or (status == 400 and of_one_shape))
 
 
 def tokens_of(record: Record) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aoai_gateway.benchmark.figures import Tally, Window, is_lasting
@@ -18,11 +18,15 @@ BEHIND_SECONDS, BEHIND = 0.5, 1.05
 """The seconds, and the factor, by which a step takes longer than planned if its rate is not reached."""
 
 FIRST_CALLS = 10
-"""A run ends early if so many calls were refused, and none before was not, for what no later call changes."""
+"""A run may end early once so many calls were refused for what lasts, and no call was answered otherwise."""
 
 
 class Run:
-    """One run. ``write`` takes each call's record; ``clock`` gives monotonic seconds."""
+    """One run. ``write`` takes each call's record; ``clock`` gives monotonic seconds.
+
+    ``consumers``: the names of all that calls are made for; ``of_one_shape``: whether all calls are alike, so
+    that what is wrong with one is wrong with all.
+    """
 
     def __init__(
         self,
@@ -30,6 +34,8 @@ class Run:
         steps: Sequence[Step],
         caller: Caller,
         *,
+        consumers: Collection[str],
+        of_one_shape: bool,
         begun: float,
         clock: Callable[[], float],
         write: Callable[[Record], None],
@@ -39,6 +45,7 @@ class Run:
         self._plan = plan
         self._steps = steps
         self._caller = caller
+        self._of_one_shape = of_one_shape
         self._begun = begun
         self._clock = clock
         self._write = write
@@ -55,8 +62,12 @@ class Run:
         """Calls that were due, whether they could be sent at once or not."""
         self.ended_early = False
         """Whether it sends no more since no call would be served."""
-        self._all_refused = 0
-        """How many calls have ended if all of them were refused for what lasts; -1: one was not."""
+        self._refused_so_far: int | None = 0
+        """How many calls have ended, all of them refused for what lasts; None: one was not."""
+        self._not_refused_yet = set(consumers)
+        """The consumers of which no call was refused so far."""
+        self._sent_before: set[asyncio.Task[Any] | None] = set()
+        """Calls still under way that were sent before the last of the first refusals came."""
 
     @property
     def elapsed(self) -> float:
@@ -161,14 +172,26 @@ class Run:
         sent = planned.at + record["waited_ms"] / 1000
         self._last_sent[planned.step] = max(sent, self._last_sent[planned.step])
         self._of_consumers[planned.consumer.name].add(record)
-        self._look_for_hope(record)
+        self._end_if_hopeless(planned, record)
 
-    def _look_for_hope(self, record: Record) -> None:
-        """End the run if its first calls were all refused, as for a wrong key, and so would be the others."""
-        if self._all_refused < 0:
+    def _end_if_hopeless(self, planned: Planned, record: Record) -> None:
+        """End the run if each consumer's first calls were all refused, and so would be the others.
+
+        Refusals come at once, and answers after seconds: the calls that were sent before are waited for.
+        """
+        if self._refused_so_far is None:
             return
-        self._all_refused = self._all_refused + 1 if is_lasting(record) else -1
-        if self._all_refused == FIRST_CALLS and not self.waits_for_the_rest and not self._over.is_set():
+        if not is_lasting(record, of_one_shape=self._of_one_shape):
+            self._refused_so_far = None
+            return
+        self._refused_so_far += 1
+        self._not_refused_yet.discard(planned.consumer.name)
+        if self._refused_so_far == FIRST_CALLS:
+            self._sent_before = set(self._tasks)
+        self._sent_before.discard(asyncio.current_task())
+        if self._refused_so_far < FIRST_CALLS or self._not_refused_yet or self._sent_before:
+            return
+        if not self.waits_for_the_rest and not self._over.is_set():
             self.ended_early = True
             self._over.set()
 

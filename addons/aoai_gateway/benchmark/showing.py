@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from aoai_gateway.analysis.text import columns, percent, short, span
-from aoai_gateway.benchmark.running import FIRST_CALLS
 from aoai_gateway.wire.printing import cut
 
 if TYPE_CHECKING:
@@ -118,9 +117,8 @@ def _summary(made: dict[str, Any], width: int) -> Iterator[str]:
         if not made["completed"]:
             yield from (hint for cause, hint in HINTS.items() if cause in made["causes"])
     if made["ended_early"]:
-        yield from textwrap.wrap(
-            f"Ended early: the first {FIRST_CALLS} calls were all refused, and so would be the others.", width
-        )
+        early = "Ended early: each client's first calls were refused, as the others would be."
+        yield from textwrap.wrap(early, width)
     steps = [(f"{short(step['rate'])}/min", step) for step in made["steps"]]
     yield from _section("At each rate", steps, width)
     if len(made["consumers"]) > 1:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aoai_gateway.inspect.views import completion
 from aoai_gateway.inspect.views.answer import Answer, Choice
-from aoai_gateway.inspect.views.shapes import Unreadable
+from aoai_gateway.inspect.views.shapes import Unreadable, decode
 
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow
@@ -51,7 +52,9 @@ def unread(flow: HTTPFlow) -> Said:
 def _read(data: bytes, facts: Facts) -> Said:
     answer = completion.answer_of(data, facts)
     if answer is None:
-        return Said(completion.show(data, facts))
+        # What is JSON and no object has nothing to be laid out.
+        is_object = isinstance(decode(data), Mapping)
+        return Said(completion.show(data, facts) if is_object else data.decode(errors="replace"))
     if answer.error and not completion.is_stream(data, facts):
         return Said(answer.error)
     return _said(answer)

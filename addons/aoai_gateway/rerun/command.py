@@ -131,9 +131,7 @@ async def _run(args: argparse.Namespace, session: Session, gateway: Gateway) -> 
 
 
 def _say(line: str) -> None:
-    # A model's text may hold halves of surrogate pairs, which no terminal takes.
-    encoding = sys.stdout.encoding or "utf-8"
-    print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    print(line, flush=True)
 
 
 def _headline(args: argparse.Namespace, session: Session) -> str:

@@ -4,7 +4,8 @@ access     who may use it: mitmweb's password or cookie, or the admin listener's
 calls      the calls that it shows, and the pages that are told of changes
 rows       a flow -> a line of the list
 documents  a flow -> all that the page shows of one call
-child      bodies read here, or in a process of its own with bounds of time and memory
+bodies     the bodies of messages: read here or elsewhere, by their size
+child      long work in a process of its own, with bounds of time and memory
 counting   what an edited prompt takes, before it is sent
 runs       an edited prompt to several places at once, streaming
 hold       the calls of one client, caught before they are sent

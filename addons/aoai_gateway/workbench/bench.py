@@ -15,7 +15,7 @@ from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.rerun import expectations, judge
 from aoai_gateway.rerun.case_set import PATHS
 from aoai_gateway.wire.content_coding import readable
-from aoai_gateway.workbench import child, hold
+from aoai_gateway.workbench import bodies, hold
 from aoai_gateway.workbench.calls import kind_of
 from aoai_gateway.workbench.checks import Checked, checked
 from aoai_gateway.workbench.counting import Counting
@@ -142,7 +142,7 @@ async def _checked(flow: HTTPFlow, expected: Sequence[Mapping[str, Any]]) -> Che
         "total_ms": noted.get("gateway_duration_ms"),
         "first_ms": noted.get("gateway_first_content_ms"),
     }
-    read = child.read_elsewhere if expectations.needs_time(expected) else child.read
+    read = bodies.read_elsewhere if expectations.needs_time(expected) else bodies.read
     found = await read(checked, (flow.request, response), list(expected), known, facts)
     assert isinstance(found, Checked)
     return found

@@ -11,7 +11,7 @@ from aoai_gateway.inspect import snippets
 from aoai_gateway.inspect.client_replay import as_call
 from aoai_gateway.inspect.picked_views import head_of
 from aoai_gateway.wire.gateway_error import GatewayError
-from aoai_gateway.workbench import child, hold, page_requests
+from aoai_gateway.workbench import bodies, child, hold, page_requests
 from aoai_gateway.workbench.calls import Feed
 from aoai_gateway.workbench.documents import document
 from aoai_gateway.workbench.handler import LARGEST_BODY, PAUSE, QUIET, Events, Handler
@@ -122,7 +122,7 @@ class PartHandler(Handler):
         message = flow.response if of_answer else flow.request
         content_type = message.headers.get("content-type", "") if message is not None else ""
         pointer = self.get_query_argument("pointer")
-        media, data = await child.read(part, (message,), pointer, content_type)
+        media, data = await bodies.read(part, (message,), pointer, content_type)
         self.set_header("Content-Type", media)
         self.set_header("Content-Security-Policy", "sandbox; default-src 'none'")
         self.finish(data)
@@ -137,7 +137,7 @@ class CodeHandler(Handler):
         call = as_call(flow)
         language, head = self.get_query_argument("language", "python"), head_of(flow, call)
         try:
-            self.answer({"code": await child.read(snippets.code, (call.request,), language, head)})
+            self.answer({"code": await bodies.read(snippets.code, (call.request,), language, head)})
         except GatewayError as error:
             raise EditError(error.message) from None
 

@@ -3,7 +3,7 @@
 A prompt of 20 MB takes a second to decode, holding the interpreter's lock all that time, so a thread is no
 help; and a regular expression of a case may take for ever. Such work is a pure function. The process is
 started for one call of it, is told function and arguments on its standard input, and is killed when its time
-is over. It gets no environment but the language, so it knows no keys. Small bodies are read here.
+is over. It gets no environment but the language, so it knows no keys.
 """
 
 from __future__ import annotations
@@ -18,14 +18,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from aoai_gateway import child_process
 from aoai_gateway.rerun.case_set import SetError
 from aoai_gateway.rerun.expectations import ExpectationError
-from aoai_gateway.wire.content_coding import NotDecodedError, decode, readable
 from aoai_gateway.wire.gateway_error import GatewayError
-from aoai_gateway.workbench.page_requests import BadRequestError, ChildError, EditError, NotFoundError
+from aoai_gateway.workbench.page_requests import BadRequestError, EditError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from mitmproxy.http import Message
 
 SECONDS = 30.0
 AT_ONCE = 2
@@ -48,6 +45,10 @@ _FRAME = struct.Struct(">Q")
 _room = asyncio.Semaphore(AT_ONCE)
 
 
+class ChildError(Exception):
+    """It could not be done in time, or not in the room that there is."""
+
+
 async def by_size(size: int, function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function here if what it reads is small, else in a process of its own.
 
@@ -56,57 +57,6 @@ async def by_size(size: int, function: Callable[..., Any], *arguments: Any) -> A
     if size > SMALL:
         return await perform(function, *arguments)
     return _called(function, arguments)
-
-
-async def read(function: Callable[..., Any], messages: Sequence[Message | None], *more: Any) -> Any:
-    """Call a function of a module with the decoded bodies of messages, and more arguments.
-
-    Raises what the function says of its arguments (`FAULTS`), and ChildError.
-    """
-    contents = [_small(message) for message in messages]
-    known = [content for content in contents if content is not None]
-    if len(known) < len(contents):
-        return await read_elsewhere(function, messages, *more)
-    size = sum(len(each) for each in (*known, *more) if isinstance(each, bytes))
-    return await by_size(size, function, *known, *more)
-
-
-async def read_elsewhere(function: Callable[..., Any], messages: Sequence[Message | None], *more: Any) -> Any:
-    """Do the same in a process of its own, however small the bodies are."""
-    codings = [
-        message.headers.get("content-encoding") if message is not None else None for message in messages
-    ]
-    raws = [(message.raw_content if message is not None else None) or b"" for message in messages]
-    return await perform(with_contents, function, codings, *raws, *more)
-
-
-def with_contents(function: Callable[..., Any], codings: Sequence[str | None], *raws_and_more: Any) -> Any:
-    """Decode as many bodies as there are codings, and call a function with them and the rest."""
-    raws, more = raws_and_more[: len(codings)], raws_and_more[len(codings) :]
-    return function(*(readable(raw, coding) for raw, coding in zip(raws, codings, strict=True)), *more)
-
-
-def begin_of(message: Message | None, characters: int) -> str:
-    """Return how a body begins, as text; of one that is large when it is decoded, nothing."""
-    if message is None or not message.raw_content:
-        return ""
-    raw, coding = message.raw_content, message.headers.get("content-encoding")
-    try:
-        content = decode(raw, coding, SMALL)
-    except NotDecodedError:
-        return ""
-    return content[: 4 * characters].decode(errors="replace")[:characters]
-
-
-def _small(message: Message | None) -> bytes | None:
-    """Return a decoded body, or None where that is large, or cannot be decoded."""
-    if message is None or not message.raw_content:
-        return b""
-    try:
-        content = decode(message.raw_content, message.headers.get("content-encoding"), SMALL)
-    except NotDecodedError:
-        return None
-    return content if len(content) <= SMALL else None
 
 
 async def perform(function: Callable[..., Any], *arguments: Any) -> Any:

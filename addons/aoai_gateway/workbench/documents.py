@@ -9,7 +9,7 @@ from aoai_gateway.inspect.views.contentviews import facts_in
 from aoai_gateway.inspect.views.facts import Facts
 from aoai_gateway.wire.content_coding import NotDecodedError, decode
 from aoai_gateway.wire.secrets import SECRET_HEADERS, redact_target
-from aoai_gateway.workbench import child
+from aoai_gateway.workbench import bodies
 from aoai_gateway.workbench.calls import can_be_run, kind_of
 from aoai_gateway.workbench.counting import CountMessages
 from aoai_gateway.workbench.sessions import session_of
@@ -51,7 +51,7 @@ async def document(
     facts = facts_in(flow, flow.response or flow.request)
     asked = Facts(facts.operation, facts.deployment, content_type=facts.content_type, status=facts.status)
     content_type = flow.request.headers.get("content-type", "")
-    shown = await child.read(shapes, (flow.request, flow.response), asked, content_type)
+    shown = await bodies.read(shapes, (flow.request, flow.response), asked, content_type)
     operation, in_path = kind_of(flow.request.method, flow.request.path)
     deployment = str(flow.metadata.get("gateway_deployment") or in_path)
     model = config.model_of(deployment) if config is not None else None
@@ -123,5 +123,5 @@ def _attempt(flow: HTTPFlow) -> dict[str, Any]:
         "comment": flow.comment,
         "status": response.status_code if response is not None else None,
         "headers": _headers(response) if response is not None else [],
-        "answer": child.begin_of(response, MOST_ATTEMPT),
+        "answer": bodies.begin_of(response, MOST_ATTEMPT),
     }

@@ -21,7 +21,7 @@ from aoai_gateway.admin.answers import AnswerHandler, headers
 from aoai_gateway.rerun.case_set import SetError
 from aoai_gateway.rerun.expectations import ExpectationError
 from aoai_gateway.wire.gateway_error import GatewayError
-from aoai_gateway.workbench import page_requests
+from aoai_gateway.workbench import child, page_requests
 from aoai_gateway.workbench.calls import News
 from aoai_gateway.workbench.shape import as_json
 
@@ -55,7 +55,7 @@ _STATUSES: Mapping[type[Exception], int] = {
     page_requests.BadRequestError: 400,
     page_requests.NotFoundError: 404,
     page_requests.EditError: 409,
-    page_requests.ChildError: 409,
+    child.ChildError: 409,
     page_requests.ConflictError: 409,
     SetError: 409,
     ExpectationError: 409,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mitmproxy import ctx, hooks
 
-from aoai_gateway.workbench import child
+from aoai_gateway.workbench import bodies
 from aoai_gateway.workbench.page_requests import EditError
 from aoai_gateway.workbench.prompts import ready
 
@@ -49,7 +49,7 @@ def _filter(client: str) -> str:
 async def edit(flow: HTTPFlow, asked: bytes) -> None:
     """Give a held call another body, as the page sends it. Raises EditError, and ChildError."""
     if flow.intercepted:
-        body = await child.read(ready, (flow.request,), asked, {})
+        body = await bodies.read(ready, (flow.request,), asked, {})
     if not flow.intercepted:
         raise EditError("The call is not held any more.")
     flow.request.headers.pop("content-encoding", None)

@@ -22,10 +22,6 @@ class BadRequestError(Exception):
     """It is not understood."""
 
 
-class ChildError(Exception):
-    """It could not be done in time, or not in the room that there is."""
-
-
 class ConflictError(Exception):
     """It was changed by others meanwhile."""
 

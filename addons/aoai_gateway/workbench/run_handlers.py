@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tornado import iostream
 
-from aoai_gateway.workbench import child, page_requests
+from aoai_gateway.workbench import bodies, child, page_requests
 from aoai_gateway.workbench.bench import Judging
 from aoai_gateway.workbench.counting import MOST_BYTES, counts
 from aoai_gateway.workbench.handler import LARGEST_BODY, PAUSE, QUIET, Events, Handler
@@ -36,7 +36,7 @@ class PromptHandler(Handler):
         asked = await child.by_size(len(self.body), asked_for, self.body)
         origin = self.flow(asked.call) if asked.call else None
         request = origin.request if origin is not None else None
-        return asked, origin, await child.read(ready, (request,), asked.body, asked.variables)
+        return asked, origin, await bodies.read(ready, (request,), asked.body, asked.variables)
 
 
 class CountHandler(PromptHandler):
