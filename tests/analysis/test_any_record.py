@@ -37,7 +37,7 @@ skips = st.fixed_dictionaries({}, optional=dict.fromkeys(("backend", "cause", "w
 attempts = st.dictionaries(
     st.sampled_from(sorted(attempt())), values | st.lists(skips, max_size=2), max_size=2
 )
-changes = st.dictionaries(st.sampled_from(FIELDS), values, max_size=3) | attempts.map(
+changes = st.dictionaries(st.sampled_from(sorted(FIELDS)), values, max_size=3) | attempts.map(
     lambda changed: {"attempts": [attempt() | changed]}
 )
 

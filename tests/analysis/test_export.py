@@ -14,7 +14,7 @@ import pytest
 from mitmproxy.io import FlowWriter
 
 from aoai_gateway.analysis import records as records_module
-from aoai_gateway.analysis.export import TYPES, main
+from aoai_gateway.analysis.export import main
 from aoai_gateway.analysis.reading import Reading, Selection
 from aoai_gateway.analysis.records import read
 from aoai_gateway.analysis.report import report
@@ -33,10 +33,6 @@ def lines(path: Path, records: Any) -> Path:
 def rows(path: Path, query: str = "*") -> list[Any]:
     with duckdb.connect() as connection:
         return connection.execute(f"SELECT {query} FROM read_parquet(?)", [str(path)]).fetchall()
-
-
-def test_every_field_has_a_type() -> None:
-    assert TYPES.keys() == set(FIELDS)
 
 
 def test_a_day_has_the_figures_of_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

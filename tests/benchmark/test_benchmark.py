@@ -89,7 +89,7 @@ def test_its_figures_are_those_of_its_records_and_of_the_report(
     assert said["totals"]["input_tokens"] == 60 * len(found)
     assert said["consumers"][0]["streaming_share"] == 1
     written = [json.loads(line) for line in path.read_text().splitlines()]
-    assert {tuple(each) for each in written} == {FIELDS}
+    assert {tuple(each) for each in written} == {tuple(FIELDS)}
     assert {tuple(each["attempts"][0]) for each in written} == {ATTEMPT_FIELDS}
     assert path.stat().st_mode & 0o777 == 0o600
     assert KEY not in path.read_text()

@@ -124,9 +124,17 @@ def test_the_usage_record_has_the_fields_that_are_told() -> None:
 
 def test_the_metadata_are_those_of_the_code() -> None:
     told = set(first_cells(FLOW_METADATA.section("Metadata")))
-    ruler = re.compile(r"^=+ .*=$", re.MULTILINE)
-    table = ruler.split(annotate.__doc__ or "")[2]
-    assert told == {line.split()[0] for line in table.splitlines() if line and not line.startswith(" ")}
+    modules = Path(annotate.__file__).parents[1].rglob("*.py")
+    texts = {
+        each.value
+        for module in modules
+        for each in ast.walk(ast.parse(module.read_text()))
+        if isinstance(each, ast.Constant) and isinstance(each.value, str)
+    }
+    named = {text for text in texts if re.fullmatch(r"gateway_\w*[a-z0-9]", text)}
+    of_plugins = {*OUR_EVENTS, "gateway_asks"}
+    options = {"gateway_config", "gateway_keep_flows", "gateway_keep_messages"}
+    assert told == named - of_plugins - options
 
 
 def test_the_markers_are_those_of_the_code() -> None:

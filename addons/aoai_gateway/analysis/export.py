@@ -21,7 +21,7 @@ from aoai_gateway.analysis.reading import Reading, RecordsError, Selection, pars
 from aoai_gateway.analysis.records import is_plain, read
 from aoai_gateway.analysis.text import remarks
 from aoai_gateway.command_line import installs
-from aoai_gateway.usage.record import SCHEMA
+from aoai_gateway.usage.record import FIELDS, SCHEMA
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -40,88 +40,17 @@ _POLICY = (
 )
 _REFUSED_BY = 'STRUCT(quota VARCHAR, deployment VARCHAR, "limit" DOUBLE, asked DOUBLE, "left" DOUBLE)'
 
-_TEXTS = (
-    "call",
-    "client",
-    "priority",
-    "operation",
-    "api",
-    "deployment",
-    "endpoint",
-    "standin",
-    "model",
-    "outcome",
-    "error",
-    "finish_reason",
-    "clamped",
-    "degraded",
-    "dry_run",
-    "fallback",
-    "service_tier",
-    "service_tier_requested",
-    "closed_by",
-    "asked_deployment",
-    "response_id",
-    "usage_of",
-    "fallback_refused",
-    "address",
-    "user",
-    "region",
-    "client_request_id",
-    "backend_request_id",
-    "traceparent",
-    "run_by",
-)
-_WHOLE = (
-    "schema",
-    "max_tokens",
-    "status",
-    "input_tokens",
-    "output_tokens",
-    "cached_tokens",
-    "reasoning_tokens",
-    "reserved_tokens",
-    "charged_tokens",
-    "client_retry",
-    "count",
-    "cache_write_tokens",
-    "input_audio_tokens",
-    "output_audio_tokens",
-    "delivered_tokens",
-    "prompt_tokens_counted",
-    "cached_audio_tokens",
-    "responses",
-    "messages_in",
-    "messages_out",
-    "close_code",
-)
-_DECIMAL = (
-    "waited_ms",
-    "in_line_ms",
-    "request_ms",
-    "first_token_ms",
-    "duration_ms",
-    "cost",
-    "chunk_gap_p50_ms",
-    "chunk_gap_max_ms",
-    "retry_after_ms",
-    "backend_processing_ms",
-    "utilization",
-)
-
-TYPES: Mapping[str, str] = {
-    **dict.fromkeys(_TEXTS, "VARCHAR"),
-    **dict.fromkeys(_WHOLE, "BIGINT"),
-    **dict.fromkeys(_DECIMAL, "DOUBLE"),
+_PLAIN = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN"}
+_OTHER = {
     "time": "TIMESTAMPTZ",
-    "streaming": "BOOLEAN",
-    "provisioned": "BOOLEAN",
     "attempts": _ATTEMPTS,
     "skipped": _SKIPS,
     "policy": _POLICY,
     "refused_by": _REFUSED_BY,
     "spillover": _SPILLOVER,
 }
+
+TYPES: Mapping[str, str] = {name: _OTHER.get(name) or _PLAIN[kind] for name, kind in FIELDS.items()}
 """DuckDB's type of each field of a record."""
 
 WIDTH = 100

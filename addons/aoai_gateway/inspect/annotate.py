@@ -4,48 +4,8 @@ A comment begins with the first words of the prompt, by which people know their 
 remarkable (an error, a replay, a wait), who asked for what and where it went, and figures. A marker says the
 most important of it as a picture; a call of which nothing is remarkable has none.
 
-The metadata is saved with the flow, so it holds plain values only, and nothing secret.
-
-========================  ===============================================================================
-key                       value
-========================  ===============================================================================
-gateway_client            name of the client
-gateway_user              its end user, by a pseudonym unless told otherwise
-gateway_call              id of the call; failed attempts carry the same one
-gateway_deployment        the virtual deployment that the call was served as
-gateway_asked             the one that the client asked for, where that is another one
-gateway_backend           ``standin@endpoint`` of the last (or this) attempt
-gateway_outcome           ``ok``, ``rejected``, ``backends_out``, ``truncated``, ``client_gone``,
-                          ``client_stalled``, ``error``
-gateway_error             code of the gateway's own error
-gateway_attempts          number of attempts
-gateway_attempt           on the flow of a failed attempt: which one it was, from 1
-gateway_reason            on the flow of a failed attempt: why it failed
-gateway_conversation      what the client says of the conversation, or the response that it began with
-gateway_clamped           what the client's request limits changed
-gateway_degraded          how it was served in a lesser way
-gateway_spillover         the provisioned deployment from which Azure let a standard one answer
-gateway_service_tier      the service tier that was asked for and the one that served: ``priority -> default``
-gateway_fallback          for which cause another deployment served it, and which one
-gateway_dry_run           what limits that are only tried out would have done
-gateway_waited_ms         for how long it was held back
-gateway_first_content_ms  of a stream: from the call's begin to its first content
-gateway_chunk_gap_p50_ms  of a stream: the median time between two of its chunks
-gateway_chunk_gap_max_ms  … and the longest
-gateway_duration_ms       from the call's begin to its end
-gateway_tokens_in         prompt tokens
-gateway_tokens_out        completion tokens
-gateway_tokens_cached     of the prompt tokens, what the backend had in its cache
-gateway_queue_ms          for how long it waited in a queue
-gateway_timeline          its attempts: backend, status, reason, and the times when each began and ended
-gateway_chunk_times_ms    when the chunks of a stream came, after the first one; of many, some
-gateway_run_by            who has sent it from the workbench
-gateway_only_backend      on a replay that was sent to this backend by hand
-gateway_held              for how long the call was held by hand, and what was edited meanwhile
-gateway_path              on the flow of a failed attempt: the path that the client asked for
-gateway_story             every decision that was taken, a line each (see ``gateway.explain``)
-gateway_messages_gone     how many messages of a long realtime session are no longer kept
-========================  ===============================================================================
+The metadata is saved with the flow, so it holds plain values only, and nothing secret. What each key means:
+``docs/reference/flow-metadata.md``.
 """
 
 from __future__ import annotations
