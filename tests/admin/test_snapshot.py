@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from aoai_gateway.admin import snapshot as module
 from aoai_gateway.admin.controls import Controls
 from aoai_gateway.admin.snapshot import snapshot
 from aoai_gateway.config.models import Config
@@ -21,6 +19,7 @@ from aoai_gateway.routing.breaker import FailedCall
 from aoai_gateway.routing.order import RoutingRequest
 from aoai_gateway.runtime.gateway import Gateway
 from aoai_gateway.state.memory import MemoryState
+from tests.docs.pages import page, rows
 from tests.engine_driver import DEPLOYMENT, Answer, config, world
 
 type Make = Callable[[Config], Gateway]
@@ -46,12 +45,13 @@ def test_a_gateway_without_a_configuration() -> None:
 
 def test_the_members_are_those_that_are_documented(gateway_with: Make) -> None:
     document = taken(gateway_with(config("a@one")))
-    said = module.__doc__ or ""
-    assert list(document) == re.findall(r"^``(\w+)``  ", said, re.MULTILINE)
-    for key in ("gateway", "by_hand"):
-        assert all(f"``{name}``" in said for name in document[key])
+    told = page("docs/reference/admin-api.md").section("The state")
+    meanings = {row[0].strip("`"): row[1] for row in rows(told)}
+    assert list(document) == list(meanings)
+    for key in ("gateway", "by_hand", "identities"):
+        assert all(f"`{name}`" in meanings[key] for name in document[key]), key
     for key in ("endpoints", "backends", "clients", "deployments"):
-        assert all(f"``{name}``" in said for name in document[key][0]), key
+        assert all(f"`{name}`" in meanings[key] for name in document[key][0]), key
 
 
 def test_no_key_and_no_address_is_in_it(gateway_with: Make) -> None:

@@ -1,52 +1,7 @@
 """The whole state of a gateway as a plain document, for the page, the terminal and the JSON API.
 
-It holds names, never URLs of endpoints, keys or tokens, and nothing of any prompt. Times that end in
-``_seconds`` are durations, shares are 0 to 1, and unknown values are null. Its members:
-
-====================  ==============================================================================
-``gateway``           ``version``, ``status`` (``ready``, ``degraded``, ``draining``, ``starting``),
-                      ``trouble`` (list of ``kind`` and ``text``: what makes it degraded), ``expiries``
-                      (list of ``name`` and ``seconds_left``), ``time`` and
-                      ``started`` (RFC 3339, UTC), ``uptime_seconds``, ``config_file``, ``config_loaded``
-                      (RFC 3339), ``config_errors`` (texts: the file as it is now cannot be used),
-                      ``state`` (``memory``, ``shared``, or since when the shared store is lost),
-                      ``in_flight`` (calls under way, without queued ones), ``waiting`` (queued calls)
-``priorities``        names of the classes, highest first
-``endpoints``         list of: ``name``, ``simulated``, ``enabled``, ``switched_off`` (null,
-                      ``configuration``, ``by hand``), ``break`` (of the whole endpoint, see below, or
-                      null), ``in_flight``, ``opened_ahead`` (connections that no call has needed yet)
-``backends``          list, in the order written, of: ``name``, ``endpoint``, ``standin`` (null: the
-                      endpoint takes any deployment), ``kind`` (``provisioned``, ``standard``),
-                      ``enabled``, ``switched_off`` (its own or its endpoint's), ``status`` (``ok``,
-                      ``break``, ``probation`` (half open), ``off``), ``classes`` (for each priority
-                      class: ``priority``, ``break``, ``on_probation``), ``breaks_for_some`` (breaks of
-                      one client or operation: ``reason``, ``only``, ``seconds_left``),
-                      ``headroom`` (the free share),
-                      ``tokens_per_minute`` and ``requests_per_minute`` (the limit, declared or
-                      learned), ``in_flight``, ``recent``
-``clients``           list of: ``name``, ``group``, ``priority``, ``enabled``, ``switched_off``,
-                      ``in_flight``, ``waiting``, ``dry_run``, ``quotas``, ``recent``
-``deployments``       list of virtual deployments: ``name``, ``pool`` (names of backends), ``available``
-                      (how many of them may be tried by clients that name no class), ``in_flight``,
-                      ``line`` (its queue)
-``traffic``           the last 15 minutes, see `Traffic.report`
-``sinks``             of usage records, list of: ``name``, ``written``, ``dropped``, ``waiting``,
-                      ``trouble`` (a text, or null)
-``by_hand``           ``switched_off`` (list of ``kind`` and ``name``) and ``actions`` (list, newest
-                      first, of ``time``, ``text`` and ``by``: the holder of the token, or empty)
-``identities``        ``credentials`` (what is fetched for endpoints, list of ``name``, ``endpoints``,
-                      ``ok``, ``problem`` (with what to do), ``seconds_left`` (null: does not expire)),
-                      ``issuers`` (of clients' tokens: ``name``, ``ok`` (their keys are there),
-                      ``problem``) and ``expiring`` (what ends within 14 days or has ended: ``what``,
-                      ``end``, ``days``)
-====================  ==============================================================================
-
-A *break* has ``reason``, ``since`` (RFC 3339), ``seconds_left``, ``whole_endpoint`` and ``by_hand``. A
-*quota* has ``deployment`` (null: over all), ``kind`` (see `Limit`), ``limit``, ``used``, ``remaining`` and
-``reset_seconds`` (null: never). A *line* has ``waiting``, ``longest_wait_seconds``, and ``classes`` (those
-in which calls wait): ``priority``, ``waiting``, ``longest_wait_seconds``. *recent* has a list for each
-minute of the last 15, oldest first: ``attempts`` and ``failed`` of a backend; ``calls``, ``refused`` and
-``tokens`` of a client.
+It holds names, never URLs of endpoints, keys or tokens, and nothing of any prompt. Its members:
+``docs/reference/admin-api.md``.
 """
 
 from __future__ import annotations
