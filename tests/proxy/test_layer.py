@@ -77,9 +77,11 @@ def test_a_call(here: Connection) -> None:
     assert here.at_rest
 
 
-def test_what_a_request_takes_to_come_is_told_beside_what_its_call_takes(here: Connection) -> None:
+def test_what_a_request_takes_to_come_is_told_beside_what_its_call_takes(
+    here: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[Call] = []
-    here.gateway.write_down = lambda call, *_: calls.append(call)  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(here.gateway, "write_down", lambda call, *_: calls.append(call))
     body = b'{"model": "gpt", "messages": []}'
     head = (
         b"POST /openai/v1/chat/completions HTTP/1.1\r\nhost: gw\r\napi-key: key-of-anybody\r\n"

@@ -1,6 +1,6 @@
 """What pages ask for: the members of their requests, each checked for its type, and what is wrong with these.
 
-The text of each fault is a sentence, and is shown. Whatever reads a member raises BadRequestError.
+The text of each fault is a sentence, and is shown. Each reader of a member raises BadRequestError.
 """
 
 from __future__ import annotations
