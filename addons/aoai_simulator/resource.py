@@ -120,7 +120,7 @@ class Resource:
         return self._by_lower_case.get(name.lower())
 
     def _serving(self, name: object, operation: str) -> Deployment | Whole:
-        """Find the deployment of a call, or answer that there is none, or that its model cannot do it."""
+        """Find the deployment of a call, or answer that it does not exist, or that its model cannot do it."""
         deployment = self.deployment(name) if isinstance(name, str) else None
         if deployment is None:
             return replies.deployment_not_found()

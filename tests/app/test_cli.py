@@ -81,8 +81,7 @@ class Hosts:
 def hosts(monkeypatch: pytest.MonkeyPatch) -> Hosts:
     stand_in = Hosts()
     module = ModuleType("aoai_gateway.app.host")
-    module.serve = stand_in.serve  # type: ignore[attr-defined]
-    module.run = lambda code: code  # type: ignore[attr-defined]
+    vars(module).update(serve=stand_in.serve, run=lambda code: code)
     monkeypatch.setitem(sys.modules, "aoai_gateway.app.host", module)
     monkeypatch.setattr(serving, "run_mitmweb", stand_in.run_mitmweb)
     return stand_in

@@ -209,7 +209,7 @@ class Parent(layer.Layer):
         self.streams: dict[int, str] = {}
         self.child = Waiting(context)
         self.connections = {"a backend": Waiting(context.fork())}
-        self._handle_event = self.child.handle_event  # type: ignore[method-assign]
+        self._handle_event = self.child.handle_event  # type: ignore[method-assign]  # all that it does is its child's
 
     def _handle_event(self, event: events.Event) -> Iterator[commands.Command]:
         raise NotImplementedError

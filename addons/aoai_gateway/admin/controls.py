@@ -60,7 +60,7 @@ class Controls:
 
         It takes the place of one that was opened by hand before, and stands beside others: the backend is
         skipped until the last one has ended. ``reason`` is shown beside "by hand". Returns a sentence
-        about the action. Raises ControlError for an unknown name, or a time that is none.
+        about the action. Raises ControlError for an unknown name, or a text that is no time.
         """
         if not (math.isfinite(seconds) and 0 < seconds <= LONGEST_BREAK):
             raise ControlError(f"a break takes more than 0 and at most {LONGEST_BREAK:.0f} seconds")

@@ -119,7 +119,7 @@ def _known_workers(folder: Path) -> list[dict[str, Any]]:
 class AdminProcess:
     """The admin process: it listens for all workers, has their simulated endpoints, and keeps their files.
 
-    ``sockets``: of the admin listener; empty: there is none. ``let_go``: to be called in the child, closes
+    ``sockets``: of the admin listener; empty without one. ``let_go``: to be called in the child, closes
     what is not its own.
     """
 

@@ -67,7 +67,7 @@ def inherit(sockets: Sequence[socket.socket]) -> None:
         ]
 
     # mitmproxy makes the instance itself, from the option `mode`, so the class is changed.
-    mode_servers.ReverseInstance.listen = listen  # type: ignore[method-assign, assignment]
+    mode_servers.ReverseInstance.listen = listen  # type: ignore[method-assign, assignment]  # as said above
 
 
 async def stop_accepting(

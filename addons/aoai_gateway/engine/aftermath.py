@@ -193,7 +193,7 @@ class Aftermath:
         yield from self._announce(attempt, failed.body)
 
     def answer_refused(self) -> EffectGenerator[None]:
-        """Answer with the refusal that would have led to another deployment: there is none for the call."""
+        """Answer with the refusal that would have led to another deployment: no other may serve the call."""
         assert self._refused is not None
         attempt, _, body = self._refused
         yield from self._return(attempt, body)

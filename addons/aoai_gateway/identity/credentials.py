@@ -110,7 +110,7 @@ class Credentials:
             self._told(name, reason, seconds + MARGIN_SECONDS, is_another)
 
     def header(self, endpoint: Endpoint) -> tuple[bytes, bytes] | None:
-        """Return the header field with an endpoint's fetched credential; None if there is none now."""
+        """Return the header field with an endpoint's fetched credential; None while it has no credential."""
         renewal = self._of(endpoint)
         secret = renewal.value if renewal is not None else None
         if secret is None:

@@ -117,7 +117,7 @@ NOT_KEPT = "answers that were not kept (store_streamed_bodies was off)"
 
 
 def why_left_out(flow: Flow) -> str | None:
-    """Say, in the plural, why a flow is none that a backend has answered to the end; None if it is one.
+    """Say, in the plural, why a flow has no whole answer of a backend; None if it has one.
 
     A dump file holds everything that was seen: failed attempts beside their calls, refusals, calls that were
     cut off, health checks of other addons. To make the calls again (`aoai-gateway rerun`, ``server_replay``),

@@ -313,7 +313,7 @@ class GatewayLayer(HttpLayer):
     # --- connections -----------------------------------------------------------------------------------
 
     def idle(self, address: tuple[str, int], tls: bool) -> Server | None:
-        """Return an open connection to a backend on which nothing is under way; None: there is none."""
+        """Return an open connection to a backend on which nothing is under way, or None."""
         return next(self._idle(address, tls), None)
 
     def _idle(self, address: tuple[str, int], tls: bool) -> Iterator[Server]:

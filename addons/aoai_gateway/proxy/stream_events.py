@@ -119,7 +119,7 @@ class StreamLayer(Protocol):
         """The layers of the client's connection and of those to backends."""
 
     def idle(self, address: tuple[str, int], tls: bool) -> Server | None:
-        """Return an open connection to a backend on which nothing is under way; None: there is none."""
+        """Return an open connection to a backend on which nothing is under way, or None."""
 
     def set_deadline(self, owner: Connect | DeadlinePassed, at: float) -> CommandGenerator[None]:
         """Have the owner told when its time has come (monotonic seconds)."""

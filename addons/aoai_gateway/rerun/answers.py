@@ -125,7 +125,7 @@ class Verdict(StrEnum):
     SAME = "same"
     DIFFERENT = "different"
     FAILED = "failed"
-    """There was an answer, and now there is none."""
+    """The answer that was there is gone."""
 
 
 @dataclass(frozen=True, slots=True)

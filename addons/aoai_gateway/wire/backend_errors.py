@@ -45,7 +45,7 @@ def error_code(body: bytes | None) -> str | None:
 
 
 def read_error(body: bytes | None) -> Mapping[str, object]:
-    """The error object of a response body, nested under ``error`` or flat; empty if there is none."""
+    """The error object of a response body, nested under ``error`` or flat; empty without one."""
     if not body or len(body) > LARGEST_ERROR:
         return {}
     try:

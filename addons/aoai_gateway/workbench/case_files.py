@@ -141,7 +141,7 @@ def replaced(asked: bytes, name: str) -> tuple[bytes, str]:
 
 
 def extended(data: bytes, asked: bytes, name: str) -> bytes:
-    """Add the case that is asked for to a file; ``data`` is b"" where there is none. Raises as `replaced`."""
+    """Add the case that is asked for to a file; ``data`` is b"" for a new file. Raises as `replaced`."""
     path = Path(name)
     found = parse(data, path) if data else parse_set({"cases": []}, path.stem)
     try:

@@ -46,7 +46,7 @@ def form_of_events(events: Events, operation: str) -> Form:
 
 
 def form_of_body(body: Mapping[str, Any], operation: str = "") -> Form | None:
-    """Return the form of a decoded answer; None if it is none of those with a text."""
+    """Return the form of a decoded answer; None if its form has no text."""
     if body.get("object") == "response" or "output" in body:
         return RESPONSES
     if body.get("error"):
@@ -118,7 +118,7 @@ def mapping_of_first(body: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def answer_of(data: bytes, facts: Facts) -> Answer | None:
-    """Read an answer; None if it is none of those with a text. Raises `Unreadable` and RecursionError."""
+    """Read an answer; None if its form has no text. Raises `Unreadable` and RecursionError."""
     if is_stream(data, facts):
         return form_of(facts.operation).from_events(read_events(data))
     body = decode(data)
